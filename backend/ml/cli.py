@@ -1,0 +1,98 @@
+"""What the two scripts share: their common flags, log lines, and errors as exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .catalog import ALL, DEFAULT_CATALOG, read_catalog
+from .errors import MlError
+from .movielens import DEFAULT_DATA_DIR, DEFAULT_DATASET, NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERRUPTED = 130
+EXIT_CODES = """\
+exit codes:
+  0  done
+  1  the machine is in the way (disk full, no permission)
+  2  wrong usage
+  3  an input is missing or not what it should be
+  4  a source (MovieLens, Supabase) could not be reached
+  5  the trained model is not fit to be published
+On every code but 0 what was published stays as it was.
+"""
+
+logger = logging.getLogger("ml")
+
+
+def make_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the flags that both scripts take."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=NAMES,
+        default=DEFAULT_DATASET,
+        help=f"ratings to use (default {DEFAULT_DATASET}; sample is generated, for a first try)",
+    )
+    parser.add_argument(
+        "--catalog",
+        metavar="PATH|all",
+        help="the app's TMDB ids, a joblib dump (default ml/models/movie_ids.pkl), "
+        "or all: every film that has a TMDB id (the default for the sample)",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=DEFAULT_DATA_DIR,
+        metavar="DIR",
+        help="where MovieLens files are kept (default ml/data)",
+    )
+    noise = parser.add_mutually_exclusive_group()
+    noise.add_argument("--quiet", action="store_true", help="warnings and errors only")
+    noise.add_argument("--verbose", action="store_true", help="more log lines")
+    return parser
+
+
+def resolve_catalog(catalog: str | Path | None, dataset: str) -> frozenset[int] | None:
+    """The catalog's ids; None stands for every film (the sample's default).
+
+    Raises:
+        InputError: see `catalog.read_catalog`.
+    """
+    if catalog is None:
+        catalog = ALL if dataset == "sample" else DEFAULT_CATALOG
+    return None if str(catalog) == ALL else read_catalog(catalog)
+
+
+def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Run a script's work; return its exit code, any error said in a line on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(
+        logging.WARNING if args.quiet else logging.DEBUG if args.verbose else logging.INFO
+    )
+    try:
+        work(args)
+    except MlError as error:
+        code, message = error.exit_code, str(error)
+    except KeyboardInterrupt:
+        code, message = INTERRUPTED, "interrupted; what was there before is as it was"
+    except OSError as error:
+        code, message = 1, f"{error.strerror or error}: {error.filename or 'while writing'}"
+    else:
+        return 0
+    finally:
+        logger.removeHandler(handler)
+    print(f"error: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,101 @@
+"""The MovieLens sets: which files each needs, and what authenticates them.
+
+Hashes as published by GroupLens (`NAME.zip.md5`) or taken from the members of its archives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LICENCE = (
+    "MovieLens data: no commercial use without permission from GroupLens, "
+    "and ML-100K may not be redistributed (https://grouplens.org/datasets/movielens/)."
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip archive `NAME.zip` whose members lie in a folder `NAME/`."""
+
+    name: str
+    frozen: bool
+    """Its content never changes: a member with another hash than its pin is refused."""
+    max_bytes: int
+    """Bound on the archive's size and on that of each member."""
+    md5: str | None = None
+    """MD5 of the archive as GroupLens publishes it."""
+    mirrors: tuple[str, ...] = ()
+    """Full URLs to try after GroupLens."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A member of an archive, and where it goes in the data folder."""
+
+    archive: Archive
+    member: str
+    """Name inside the archive's folder."""
+    target: str
+    """Path below the data folder, with `/`."""
+    sha256: str | None = None
+    """Pin of the content; where the archive is not frozen, of the version known to be good."""
+    header: str | None = None
+    """First line of a CSV file: what can be checked where no hash is known."""
+
+
+MIB = 1 << 20
+RATINGS_HEADER = "userId,movieId,rating,timestamp"
+LINKS_HEADER = "movieId,imdbId,tmdbId"
+
+ML_100K = Archive(
+    "ml-100k",
+    frozen=True,
+    max_bytes=64 * MIB,
+    mirrors=("https://huggingface.co/datasets/Recommenders/MovieLens/resolve/main/ml-100k.zip",),
+)
+ML_LATEST_SMALL = Archive("ml-latest-small", frozen=False, max_bytes=64 * MIB)
+ML_25M = Archive(
+    "ml-25m", frozen=True, max_bytes=4096 * MIB, md5="6b51fb2759a8657d3bfcbfc42b592ada"
+)
+ML_32M = Archive(
+    "ml-32m", frozen=True, max_bytes=4096 * MIB, md5="d472be332d4daa821edc399621853b57"
+)
+ML_LATEST = Archive("ml-latest", frozen=False, max_bytes=4096 * MIB)
+
+SMALL_LINKS_SHA256 = "97ad18e4e56a09363c65676b6cb3482ce3e2cea2372a24620c1599c843325f31"
+SMALL_RATINGS_SHA256 = "aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646"
+
+
+def _with_own_links(
+    archive: Archive, ratings: str | None = None, links: str | None = None
+) -> tuple[DataFile, ...]:
+    """Files of a set whose ratings.csv and links.csv share one id space; pins where known."""
+    name = archive.name
+    return (
+        DataFile(archive, "ratings.csv", f"{name}/ratings.csv", ratings, RATINGS_HEADER),
+        DataFile(archive, "links.csv", f"{name}/links.csv", links, LINKS_HEADER),
+    )
+
+
+DATASETS: dict[str, tuple[DataFile, ...]] = {
+    "ml-100k": (
+        DataFile(
+            ML_100K,
+            "u.data",
+            "ml-100k/u.data",
+            "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
+        ),
+        DataFile(
+            ML_100K,
+            "u.item",
+            "ml-100k/u.item",
+            "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701",
+        ),
+        DataFile(ML_LATEST_SMALL, "links.csv", "links.csv", SMALL_LINKS_SHA256, LINKS_HEADER),
+    ),
+    "ml-latest-small": _with_own_links(ML_LATEST_SMALL, SMALL_RATINGS_SHA256, SMALL_LINKS_SHA256),
+    "ml-25m": _with_own_links(ML_25M),
+    "ml-32m": _with_own_links(ML_32M),
+    "ml-latest": _with_own_links(ML_LATEST),
+}
+"""Every MovieLens set by name; `ml-100k` borrows the links of ml-latest-small."""

@@ -1,0 +1,134 @@
+"""What a table of ratings is: its columns, types and bounds; cleaning and combining."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ["user_id", "movie_id", "rating"]
+"""user_id: str; movie_id: int64, a TMDB id; rating: float64, in stars from LOWEST to HIGHEST."""
+
+LOWEST, HIGHEST = 0.5, 5.0
+
+NOT_APP_PREFIX = "ml_"
+"""User ids that begin so are MovieLens's (or the sample's); all others are the app's."""
+
+
+def make_ratings(user_ids: object, movie_ids: object, ratings: object) -> pd.DataFrame:
+    """A ratings table with the declared columns and dtypes and a fresh index."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "user_id": pd.Series(user_ids, dtype="str"),
+            "movie_id": pd.Series(movie_ids, dtype="int64"),
+            "rating": pd.Series(ratings, dtype="float64"),
+        }
+    ).reset_index(drop=True)
+
+
+def empty_ratings() -> pd.DataFrame:
+    """A ratings table of no rows."""
+    return make_ratings([], [], [])
+
+
+def is_app_user(user_ids: pd.Series) -> pd.Series:
+    """Boolean per row: whether the user is the app's own."""
+    return ~user_ids.str.startswith(NOT_APP_PREFIX)
+
+
+def clean_app_ratings(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Keep the rows that are ratings; count the others by reason.
+
+    A row is a rating if its user is not empty (and does not claim a MovieLens id), its film is a
+    positive integer, and its rating a number from 0.5 to 5. Numbers may come as text. Of one
+    user's several ratings of a film the highest stays: the table has no time to go by, and this
+    is the rule under which pages of a keyset read give the same answer wherever they are cut.
+
+    Args:
+        rows: columns user_id, movie_id and rating of any dtype, as the database gave them.
+
+    Returns:
+        The ratings table, and the number of rows left out by reason (no zero counts).
+    """
+    import pandas as pd
+
+    users = rows["user_id"].where(rows["user_id"].notna(), "").astype(str).str.strip()
+    movies = _numbers(rows["movie_id"])
+    stars = _numbers(rows["rating"])
+    reasons = {
+        "no user": users == "",
+        f"user id begins with the reserved {NOT_APP_PREFIX!r}": ~is_app_user(users),
+        "film is no positive integer": ~((movies % 1 == 0) & (movies > 0) & (movies < 2**53)),
+        "rating is no number": stars.isna(),
+        f"rating outside {LOWEST} to {HIGHEST:g}": ~stars.between(LOWEST, HIGHEST),
+    }
+    kept = pd.Series(data=True, index=rows.index)
+    dropped = {}
+    for reason, applies in reasons.items():
+        dropped[reason] = int((kept & applies).sum())
+        kept &= ~applies
+    table = make_ratings(users[kept], movies[kept].astype("int64"), stars[kept])
+    table = table.sort_values("rating", ascending=False, kind="stable")
+    once = table.drop_duplicates(["user_id", "movie_id"]).sort_index().reset_index(drop=True)
+    dropped["second rating of a film"] = len(table) - len(once)
+    return once, {reason: count for reason, count in dropped.items() if count}
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """The column as float64; NaN where it holds no finite number (true and false are none)."""
+    import pandas as pd
+
+    truths = column.map(lambda value: isinstance(value, bool))
+    numbers: pd.Series[float] = pd.to_numeric(column.mask(truths), errors="coerce").astype(
+        "float64"
+    )
+    return numbers.mask(numbers.abs() == float("inf"))
+
+
+def combine(ml_ratings: pd.DataFrame, real_ratings: pd.DataFrame) -> pd.DataFrame:
+    """One table of MovieLens's ratings, then the app's own.
+
+    Raises:
+        InputError: a table lacks a column, or a value is no rating.
+    """
+    import pandas as pd
+
+    tables = [check_ratings(ml_ratings), check_ratings(real_ratings)]
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
+def check_ratings(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with exactly the declared columns and dtypes.
+
+    Raises:
+        InputError: a column is missing, or a value is not what it should be.
+    """
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"a ratings table lacks {', '.join(missing)}: "
+            f"found {', '.join(map(str, table.columns))}"
+        )
+    if table[COLUMNS].isna().any(axis=None):
+        raise InputError(
+            "a ratings table has blank values: every row needs a user, film and rating"
+        )
+    if len(table) and not table["rating"].between(LOWEST, HIGHEST).all():
+        raise InputError(
+            f"a ratings table has ratings from {table['rating'].min()} to {table['rating'].max()}: "
+            f"expected {LOWEST} to {HIGHEST:g}"
+        )
+    try:
+        return make_ratings(*(table[name].reset_index(drop=True) for name in COLUMNS))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a ratings table has a value of the wrong type: {error}") from None
+
+
+def rating_scale(ratings: pd.Series) -> tuple[float, float]:
+    """The scale the ratings are on: (0.5, 5) where there are half stars, else (1, 5)."""
+    return (LOWEST if bool((ratings % 1 != 0).any()) else 1.0), HIGHEST

@@ -1,0 +1,81 @@
+"""The lines a build ends with, for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import sample
+from .movielens import describe_coverage
+from .ratings import is_app_user
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from surprise import SVD
+
+    from .evaluation import Score
+    from .movielens import MappedRatings
+
+DEMO_USERS = ("ml_sample_155", "ml_sample_187")
+TOP = 5
+
+
+def describe_build(
+    mapped: MappedRatings,
+    combined: pd.DataFrame,
+    scores: Sequence[Score],
+    sanity: str,
+    files: Sequence[Path],
+    seconds: float,
+) -> list[str]:
+    """Summary of a build: what it was trained on, how good it is, where it is."""
+    app = combined[is_app_user(combined["user_id"])]
+    users, films = combined["user_id"].nunique(), combined["movie_id"].nunique()
+    source = sample.NOTICE if mapped.dataset == "sample" else f"MovieLens ({mapped.dataset})"
+    lines = [
+        "",
+        f"Ratings   {len(combined):,}: {len(mapped.ratings):,} {source}, {len(app):,} the app's",
+        f"Users     {users:,}, {app['user_id'].nunique():,} of them the app's",
+        f"Films     {films:,}",
+    ]
+    if mapped.catalog is not None:
+        lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog)}")
+    lines.extend(
+        f"{'Errors' if not n else '':10}RMSE {score.rmse:.4f}, MAE {score.mae:.4f}  {score.model}"
+        for n, score in enumerate(scores)
+    )
+    lines.append(f"Check     {sanity}")
+    lines.extend(
+        f"{'Files' if not n else '':10}{_from_here(path)} ({path.stat().st_size / 1e6:.1f} MB)"
+        for n, path in enumerate(files)
+    )
+    lines.append(f"Time      {seconds:.1f} s")
+    return lines
+
+
+def _from_here(path: Path) -> Path:
+    """`path` as one would type it here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def describe_demo(svd: SVD, combined: pd.DataFrame) -> list[str]:
+    """The films two sample users liked, and the five unseen ones the model puts first."""
+    titles = sample.film_titles()
+    lines = []
+    for user in DEMO_USERS:
+        seen = combined[combined["user_id"] == user].set_index("movie_id")["rating"]
+        liked = seen.sort_values(ascending=False, kind="stable").index[:TOP]
+        scores = {
+            film: svd.predict(user, film, clip=False).est for film in titles if film not in seen
+        }
+        top = sorted(scores, key=lambda film: -scores[film])[:TOP]
+        lines += [
+            "",
+            f"{user} ({sample.NOTICE})",
+            f"  liked  {', '.join(titles[film] for film in liked)}",
+            *(f"  {n}.     {titles[film]}" for n, film in enumerate(top, start=1)),
+        ]
+    return lines
