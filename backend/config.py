@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import SecretStr  # noqa: TC002  pydantic reads the annotation at run time
+from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """What the environment says. A variable that is empty counts as not set."""
+    """What the environment says, then `.env`. A variable that is empty is not set in either."""
 
     model_config = SettingsConfigDict(
         env_file=Path(__file__).with_name(".env"),
         env_file_encoding="utf-8",
-        env_ignore_empty=True,
         extra="ignore",
     )
 
@@ -26,6 +25,11 @@ class Settings(BaseSettings):
 
     movielens_base_url: str | None = None
     """Where MovieLens archives are looked for before GroupLens: https, file:// or a folder."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_not_set(cls, value: object) -> object:
+        return None if value == "" else value
 
 
 settings = Settings()

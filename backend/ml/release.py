@@ -54,22 +54,20 @@ def read_published(models_dir: Path) -> Published | None:
     """What the published trainset says of itself; None where nothing is published.
 
     Raises:
-        InputError: the file is there but cannot be read.
+        InputError: something is there, but what it is cannot be read.
     """
     import joblib
 
     path = models_dir / TRAINSET_FILE
-    if not path.is_file():
+    if not path.is_file() and not (models_dir / MODEL_FILE).is_file():
         return None
     try:
         trainset: Any = joblib.load(path)
         users = [str(trainset.to_raw_uid(inner)) for inner in trainset.all_users()]
-    except OSError:
-        raise
     except Exception as error:  # a broken pickle can raise anything
         raise InputError(
-            f"{path} cannot be read ({type(error).__name__}), so what was published is unknown: "
-            "move both files away to build anew"
+            f"{path} cannot be read ({type(error).__name__}), so what is published is unknown: "
+            f"move {MODEL_FILE} and {TRAINSET_FILE} away to build anew"
         ) from None
     return Published(
         app_users=sum(not user.startswith(NOT_APP_PREFIX) for user in users),

@@ -99,15 +99,13 @@ def _connect(url: str, key: SecretStr, http: httpx.Client) -> Client:
 
 
 def _check_response(response: httpx.Response) -> None:
-    """Stop what the client lets pass: it would take an empty body for a page of no rows."""
+    """Stop what the client lets pass, or would not let us tell from other errors."""
     if response.status_code == 429 or response.status_code >= 500:
         after = response.headers.get("Retry-After", "")
         wait = min(float(after), LONGEST_WAIT) if after.isdecimal() else 0.0
         raise _TryAgainError(f"HTTP {response.status_code} {response.reason_phrase}", wait)
-    wants_rows = response.is_success and response.request.method == "GET"
-    if wants_rows and not response.read().lstrip().startswith(b"["):
-        kind = response.headers.get("Content-Type", "nothing")
-        raise _TryAgainError(f"answered {kind}, expected rows as JSON; is the URL right?")
+    if response.is_success and response.request.method == "GET" and not response.read():
+        raise _TryAgainError("an empty answer")  # the client would take it for a page of no rows
 
 
 def _count_nulls(client: Client) -> int:
@@ -135,7 +133,7 @@ def _read_pages(client: Client) -> list[dict[str, list[Any]]]:
                     f"user_id.gt.{user},and(user_id.eq.{user},movie_id.gt.{movie})"
                 )
             query = query.order("user_id").order("movie_id").order("rating", desc=True).limit(PAGE)
-            page = _columns(_with_retries(query.execute).data)
+            page = _with_retries(lambda query=query: _columns(query.execute().data))
             if not page["user_id"]:
                 return pages
             after = page["user_id"][-1], page["movie_id"][-1]
@@ -154,10 +152,9 @@ def _quote(value: object) -> str:
 
 def _columns(rows: Any) -> dict[str, list[Any]]:
     """Rows of JSON as a list of values per column."""
-    try:
-        return {name: [row[name] for row in rows] for name in COLUMNS}
-    except (TypeError, KeyError):
-        raise SourceError(f"Supabase answered something else than rows of {TABLE}") from None
+    if not isinstance(rows, list):  # the client hands on what is no JSON as text
+        raise _TryAgainError("something else than rows as JSON; is SUPABASE_URL the project's?")
+    return {name: [row[name] for row in rows] for name in COLUMNS}
 
 
 def _with_retries(execute: Callable[[], Any]) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ import pytest
 pytest_plugins = ("postgrest_server",)
 
 BACKEND = Path(__file__).resolve().parents[1]
+CLOSED = "http://127.0.0.1:9"
+"""A proxy where nothing listens: as good as no network."""
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +25,46 @@ def movielens_archives() -> Path:
     if not (folder / "ml-100k.zip").is_file():
         pytest.skip("no real MovieLens archives: set MOVIELENS_BASE_URL to a folder that has them")
     return folder
+
+
+@pytest.fixture
+def script_env() -> dict[str, str]:
+    """The environment of a script under test: no network, no settings of this machine's user."""
+    env = dict(os.environ, http_proxy=CLOSED, https_proxy=CLOSED, no_proxy="127.0.0.1,localhost")
+    # Set but empty: wins over a developer's backend/.env, and counts as not set.
+    return env | {
+        "SUPABASE_URL": "",
+        "SUPABASE_SERVICE_ROLE_KEY": "",
+        "MOVIELENS_BASE_URL": "",
+    }
+
+
+@pytest.fixture
+def start(script_env: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+    """Start `python -m MODULE ARGS…` in `backend/`; keywords are further environment variables."""
+
+    def start(module: str, *args: str | Path, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, args)],
+            cwd=BACKEND,
+            env=script_env | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def run(
+    start: Callable[..., subprocess.Popen[str]],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """As `start`, but run to the end."""
+
+    def run(module: str, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        process = start(module, *args, **env)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    return run

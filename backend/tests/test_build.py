@@ -1,0 +1,282 @@
+"""Train and save: the functions of the plan, and the build as a process."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from surprise import SVD, Dataset, Reader, Trainset
+from surprise.prediction_algorithms import matrix_factorization
+
+from ml import release
+from ml.build_collaborative import _check_sanity, main, save_models, train_svd_model
+from ml.errors import GateError, InputError
+from ml.ratings import empty_ratings, make_ratings
+from ml.sample import sample_ratings
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+BUILD = "ml.build_collaborative"
+
+
+def build_sample(run: Run, models: Path, *args: str, **env: str) -> None:
+    done = run(BUILD, "--dataset", "sample", "--models-dir", models, *args, **env)
+    assert done.returncode == 0, done.stderr
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+# The functions
+
+
+def test_training_is_surprises_own_svd_with_the_plans_parameters() -> None:
+    table = sample_ratings()
+    model, trainset = train_svd_model(table)
+    assert type(model) is matrix_factorization.SVD
+    assert isinstance(trainset, Trainset)
+    assert trainset.rating_scale == (1.0, 5.0)
+    plain = Dataset.load_from_df(table, Reader(rating_scale=(1, 5))).build_full_trainset()
+    expected = SVD(n_factors=100, n_epochs=20, lr_all=0.005, reg_all=0.02, random_state=0)
+    expected.fit(plain)
+    for name in ("bu", "bi", "pu", "qi"):
+        np.testing.assert_array_equal(getattr(model, name), getattr(expected, name))
+
+
+def test_half_stars_widen_the_scale() -> None:
+    table = make_ratings(["ml_1", "u", "u"], [11, 11, 12], [4, 0.5, 3])
+    _, trainset = train_svd_model(table, epochs=1, factors=2)
+    assert trainset.rating_scale == (0.5, 5.0)
+
+
+def test_another_seed_gives_another_model() -> None:
+    table = sample_ratings().head(500)
+    first, again, other = (train_svd_model(table, epochs=1, seed=seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.pu, again.pu)
+    assert not np.array_equal(first.pu, other.pu)
+
+
+def test_nothing_to_train_on_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="no ratings to train on"):
+        train_svd_model(empty_ratings())
+
+
+def test_saved_models_load_with_plain_joblib_and_predict(tmp_path: Path) -> None:
+    table = sample_ratings().head(2000)
+    model, trainset = train_svd_model(table, epochs=2)
+    save_models(model, trainset, str(tmp_path / "new" / "models"))
+    loaded = joblib.load(tmp_path / "new" / "models" / "svd_model.pkl")
+    assert type(loaded) is matrix_factorization.SVD
+    assert joblib.load(tmp_path / "new" / "models" / "cf_trainset.pkl").n_ratings == 2000
+    for user, film, _ in table.head(50).itertuples(index=False):
+        assert loaded.predict(user, film).est == model.predict(user, film).est
+        assert not loaded.predict(user, film).details["was_impossible"]
+
+
+def test_a_failed_save_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, trainset = train_svd_model(sample_ratings().head(500), epochs=1)
+    save_models(model, trainset, str(tmp_path))
+    before = contents(tmp_path)
+    trainset.unpicklable = lambda: None
+    with pytest.raises(Exception, match="pickle"):
+        save_models(model, trainset, str(tmp_path))
+    assert contents(tmp_path) == before
+
+
+def test_a_model_that_diverged_is_refused() -> None:
+    table = sample_ratings().head(2000)
+    with np.errstate(all="ignore"):
+        model, _ = train_svd_model(table, lr=10, epochs=5)
+    with pytest.raises(GateError, match="lower --lr or raise --reg"):
+        _check_sanity(model, table)
+
+
+# The script
+
+
+def test_the_demo_needs_no_network_and_ends_with_films_for_two_users(
+    run: Run, tmp_path: Path
+) -> None:
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sum("generated sample, not real ratings" in line for line in lines) == 3
+    films = [line for line in lines[-13:] if re.match(r"  [1-5]\.     .+ \(\d{4}\)$", line)]
+    assert len(films) == 10
+    assert set(contents(tmp_path)) == {"svd_model.pkl", "cf_trainset.pkl"}
+
+
+def test_the_main_job_trains_on_the_real_ratings(
+    run: Run, tmp_path: Path, movielens_archives: Path
+) -> None:
+    done = run(
+        BUILD, "--catalog", "all", "--cv", "2", "--data-dir", tmp_path / "data",
+        "--models-dir", tmp_path / "models", MOVIELENS_BASE_URL=str(movielens_archives),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Ratings   99,645: 99,645 MovieLens (ml-100k), 0 the app's" in done.stdout
+    assert "Users     943" in done.stdout
+    assert "Films     1,645" in done.stdout
+    assert "scale 1 to 5" in done.stderr
+    assert done.stderr.count("no commercial use without permission") == 1
+    svd, biases, mean = (float(x) for x in re.findall(r"RMSE (\d\.\d+)", done.stdout))
+    assert 0.94 < svd < 0.97
+    assert 0.94 < biases < 0.97
+    assert 1.11 < mean < 1.14
+    model = joblib.load(tmp_path / "models" / "svd_model.pkl")
+    trainset = joblib.load(tmp_path / "models" / "cf_trainset.pkl")
+    assert (trainset.n_ratings, trainset.n_users, trainset.n_items) == (99_645, 943, 1645)
+    # Star Wars (11) is liked best of these; in the naive join its ratings are another film's.
+    best = max((11, 862, 9344, 710), key=lambda film: model.predict("ml_1", film).est)
+    assert best == 11
+
+
+def test_the_summary_is_on_stdout_and_the_log_on_stderr_without_bars(
+    run: Run, tmp_path: Path
+) -> None:
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "2")
+    assert "INFO" not in done.stdout
+    assert "\r" not in done.stderr
+    assert "INFO: training on 26,765 ratings, scale 1 to 5" in done.stderr
+    quiet = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--quiet")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_parameters_reach_the_model(run: Run, tmp_path: Path) -> None:
+    build_sample(run, tmp_path, "--factors", "7", "--epochs", "3", "--lr", "0.01", "--reg", "0.1",
+                 "--seed", "42")  # fmt: skip
+    model = joblib.load(tmp_path / "svd_model.pkl")
+    assert (model.n_factors, model.n_epochs, model.random_state) == (7, 3, 42)
+    assert (model.lr_pu, model.reg_qi) == (0.01, 0.1)
+    assert model.pu.shape == (600, 7)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--dataset", "ml-1m"], ["--cv", "1"], ["--factors", "0"], ["--epochs", "x"],
+        ["--lr", "0"], ["--reg", "nan"], ["--seed", "-1"], ["--seed", "4294967296"],
+        ["--quiet", "--verbose"], ["--force"],
+    ],
+)  # fmt: skip
+def test_wrong_usage_exits_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(wrong)
+    assert stopped.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_no_catalog_exits_3_and_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
+    done = run(BUILD, "--catalog", tmp_path / "ids.pkl", "--models-dir", tmp_path / "models")
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: no catalog at ")
+    assert "--catalog all" in line
+
+
+def test_a_catalog_without_rated_films_exits_3_and_keeps_the_model(
+    run: Run, tmp_path: Path
+) -> None:
+    build_sample(run, tmp_path)
+    before = contents(tmp_path)
+    joblib.dump([999_999_999], tmp_path / "ids.pkl")
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--catalog",
+               tmp_path / "ids.pkl")  # fmt: skip
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith("error: there are no ratings to train on")
+    (tmp_path / "ids.pkl").unlink()
+    assert contents(tmp_path) == before
+
+
+def test_no_network_exits_4_and_says_what_to_do(run: Run, tmp_path: Path) -> None:
+    done = run(BUILD, "--catalog", "all", "--data-dir", tmp_path / "data", "--models-dir", tmp_path)
+    assert done.returncode == 4
+    assert "MOVIELENS_BASE_URL" in done.stderr.splitlines()[-1]
+    assert contents(tmp_path / "data") == {}
+
+
+def test_training_that_diverges_exits_5_and_keeps_the_model(run: Run, tmp_path: Path) -> None:
+    build_sample(run, tmp_path)
+    before = contents(tmp_path)
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--lr", "10")
+    assert done.returncode == 5
+    assert "lower --lr" in done.stderr.splitlines()[-1]
+    assert contents(tmp_path) == before
+
+
+def test_a_sample_never_replaces_a_real_model_unless_told(run: Run, tmp_path: Path) -> None:
+    real = make_ratings(["ml_1", "ml_2"], [11, 12], [4, 5])
+    save_models(*train_svd_model(real, epochs=1), str(tmp_path))
+    before = contents(tmp_path)
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
+    assert done.returncode == 2
+    assert "--replace-real-model" in done.stderr.splitlines()[-1]
+    assert contents(tmp_path) == before
+    build_sample(run, tmp_path, "--replace-real-model")
+    build_sample(run, tmp_path)  # a sample may replace a sample
+    assert release.read_published(tmp_path) == release.Published(app_users=0, is_sample=True)
+
+
+@pytest.mark.parametrize("broken", ["cut", "missing"])
+def test_a_published_model_that_cannot_be_read_is_not_replaced_by_a_sample(
+    run: Run, tmp_path: Path, broken: str
+) -> None:
+    build_sample(run, tmp_path)
+    trainset = tmp_path / "cf_trainset.pkl"
+    if broken == "cut":
+        trainset.write_bytes(trainset.read_bytes()[:1000])
+    else:
+        trainset.unlink()
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
+    assert done.returncode == 3
+    assert "move svd_model.pkl and cf_trainset.pkl away" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("module", ["ml.build_collaborative", "ml.download_movielens"])
+def test_importing_is_light_and_changes_nothing(module: str, script_env: dict[str, str]) -> None:
+    code = (
+        f"import logging, sys; import {module}; "
+        "heavy = {'pandas', 'numpy', 'surprise', 'supabase', 'joblib', 'tqdm', 'pydantic'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules); "
+        "assert not logging.getLogger().handlers and not logging.getLogger('ml').handlers"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], env=script_env,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_cross_validation_table_ranks_a_real_taste_above_the_baselines(
+    run: Run, tmp_path: Path
+) -> None:
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "3", "--quiet")
+    assert done.returncode == 0
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "3")
+    svd, biases, mean = (float(x) for x in re.findall(r"RMSE (\d\.\d+)", done.stdout))
+    assert svd < 0.9 < 1.05 < biases < mean
+
+
+def test_the_global_mean_baseline_is_the_standard_deviation_around_it() -> None:
+    """RMSE of predicting the training mean, by hand on one known split."""
+    from surprise.model_selection import KFold
+
+    from ml.evaluation import cross_validate
+
+    table = sample_ratings().head(300)
+    data = Dataset.load_from_df(table, Reader(rating_scale=(1, 5)))
+    scores = cross_validate(data, lambda: SVD(n_factors=2, n_epochs=1, random_state=0), 3, 5)
+    by_hand = []
+    for trainset, testset in KFold(n_splits=3, random_state=5).split(data):
+        truth = np.array([r for *_, r in testset])
+        by_hand.append(np.sqrt(np.mean((truth - trainset.global_mean) ** 2)))
+    assert scores[2].model == "global mean"
+    assert scores[2].rmse == pytest.approx(np.mean(by_hand), abs=1e-12)

@@ -1,0 +1,66 @@
+"""The catalog: a joblib-dumped sequence of TMDB ids, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.catalog import CatalogMissingError, read_catalog
+from ml.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        [11, 862, 11],
+        (11, 862),
+        np.array([11, 862]),
+        [np.int64(11), np.int32(862)],
+        pd.Series([11, 862]),
+        pd.Index([11, 862]),
+    ],
+    ids=lambda held: type(held).__name__,
+)
+def test_any_sequence_of_integers_is_a_catalog(tmp_path: Path, held: object) -> None:
+    joblib.dump(held, tmp_path / "ids.pkl")
+    assert read_catalog(tmp_path / "ids.pkl") == {11, 862}
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"ids": [11]}, "holds a dict: expected a list of TMDB ids"),
+        ("11", "holds a str"),
+        ({11, 862}, "holds a set"),
+        (11, "holds a int"),
+        ([], "holds an empty list"),
+        ([11, "862"], r"holds '862' \(str\) at position 1"),
+        ([11, 862.0], r"holds 862.0 \(float\) at position 1"),
+        ([True], r"holds True \(bool\) at position 0"),
+        ([11, None], r"holds None \(NoneType\) at position 1"),
+        (np.array([1.5]), r"holds 1.5 \(float\)"),
+        (pd.DataFrame({"id": [11]}), "holds a DataFrame"),
+    ],
+)
+def test_anything_else_is_refused_saying_what_was_found(
+    tmp_path: Path, held: object, said: str
+) -> None:
+    joblib.dump(held, tmp_path / "ids.pkl")
+    with pytest.raises(InputError, match=said):
+        read_catalog(tmp_path / "ids.pkl")
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x04\x95"])
+def test_a_file_that_is_no_dump_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ids.pkl").write_bytes(content)
+    with pytest.raises(InputError, match="is not a joblib dump"):
+        read_catalog(tmp_path / "ids.pkl")
+
+
+def test_a_missing_catalog_says_how_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(CatalogMissingError, match="--catalog all"):
+        read_catalog(tmp_path / "ids.pkl")

@@ -1,0 +1,110 @@
+"""What a ratings table is, and what is left out of the app's."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from ml.build_collaborative import combine_ratings
+from ml.errors import InputError
+from ml.ratings import clean_app_ratings, empty_ratings, make_ratings, rating_scale
+
+
+def rows(*values: tuple[object, object, object]) -> pd.DataFrame:
+    return pd.DataFrame(values, columns=["user_id", "movie_id", "rating"], dtype=object)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ((None, 11, 4.0), "no user"),
+        (("", 11, 4.0), "no user"),
+        (("  ", 11, 4.0), "no user"),
+        (("ml_5", 11, 4.0), "user id begins with the reserved 'ml_'"),
+        (("u", None, 4.0), "film is no positive integer"),
+        (("u", 11.5, 4.0), "film is no positive integer"),
+        (("u", "eleven", 4.0), "film is no positive integer"),
+        (("u", 0, 4.0), "film is no positive integer"),
+        (("u", True, 4.0), "film is no positive integer"),
+        (("u", float("inf"), 4.0), "film is no positive integer"),
+        (("u", 11, None), "rating is no number"),
+        (("u", 11, "NaN"), "rating is no number"),
+        (("u", 11, "good"), "rating is no number"),
+        (("u", 11, True), "rating is no number"),
+        (("u", 11, 0.0), "rating outside 0.5 to 5"),
+        (("u", 11, 5.5), "rating outside 0.5 to 5"),
+        (("u", 11, -1), "rating outside 0.5 to 5"),
+    ],
+)
+def test_a_row_that_cannot_be_a_rating_is_counted_by_its_reason(
+    row: tuple[object, object, object], reason: str
+) -> None:
+    kept, dropped = clean_app_ratings(rows(row, ("good", 11, 0.5), ("good", 12, 5)))
+    assert dropped == {reason: 1}
+    assert kept["user_id"].tolist() == ["good", "good"]
+
+
+def test_a_row_with_two_faults_is_counted_once() -> None:
+    kept, dropped = clean_app_ratings(rows(("", "x", 99)))
+    assert (len(kept), dropped) == (0, {"no user": 1})
+
+
+def test_numbers_may_come_as_text_and_users_as_numbers() -> None:
+    kept, dropped = clean_app_ratings(rows((7, "603", "4.5"), ("u", 11.0, 1)))
+    assert dropped == {}
+    assert kept.values.tolist() == [["7", 603, 4.5], ["u", 11, 1.0]]
+
+
+@pytest.mark.parametrize("order", [(3.0, 5.0), (5.0, 3.0)])
+def test_of_two_ratings_of_a_film_the_highest_stays(order: tuple[float, float]) -> None:
+    kept, dropped = clean_app_ratings(
+        rows(("a", 1, 2.0), ("u", 9, order[0]), ("u", 9, order[1]), ("z", 1, 1.0))
+    )
+    assert kept.values.tolist() == [["a", 1, 2.0], ["u", 9, 5.0], ["z", 1, 1.0]]
+    assert dropped == {"second rating of a film": 1}
+
+
+@pytest.mark.parametrize("table", [empty_ratings(), clean_app_ratings(rows())[0]])
+def test_an_empty_table_has_the_declared_columns_and_dtypes(table: pd.DataFrame) -> None:
+    assert table.dtypes.astype(str).to_dict() == {
+        "user_id": "str",
+        "movie_id": "int64",
+        "rating": "float64",
+    }
+
+
+def test_combining_keeps_every_rating_movielens_first() -> None:
+    ml = make_ratings(["ml_1", "ml_2"], [11, 12], [4, 5])
+    app = make_ratings(["u"], [11], [0.5])
+    both = combine_ratings(ml, app)
+    assert both.values.tolist() == [["ml_1", 11, 4.0], ["ml_2", 12, 5.0], ["u", 11, 0.5]]
+    assert both.index.tolist() == [0, 1, 2]
+    pd.testing.assert_frame_equal(combine_ratings(ml, empty_ratings()), ml)
+    pd.testing.assert_frame_equal(combine_ratings(empty_ratings(), app), app)
+    pd.testing.assert_frame_equal(
+        combine_ratings(empty_ratings(), empty_ratings()), empty_ratings()
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (pd.DataFrame({"user_id": ["u"], "rating": [3.0]}), "lacks movie_id"),
+        (rows(("u", 1, None)), "blank values"),
+        (rows(("u", 1, 9.0)), "from 9.0 to 9.0"),
+        (rows(("u", "eleven", 3.0)), "wrong type"),
+    ],
+)
+def test_a_table_that_is_not_of_ratings_is_refused(table: pd.DataFrame, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        combine_ratings(table, empty_ratings())
+
+
+@pytest.mark.parametrize(
+    ("stars", "scale"),
+    [([1, 5], (1.0, 5.0)), ([2, 3], (1.0, 5.0)), ([3.5, 4], (0.5, 5.0)), ([0.5, 5], (0.5, 5.0))],
+)
+def test_the_scale_has_half_stars_where_the_data_has(
+    stars: list[float], scale: tuple[float, float]
+) -> None:
+    assert rating_scale(pd.Series(stars, dtype="float64")) == scale
