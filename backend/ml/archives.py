@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import stat
@@ -9,10 +10,10 @@ import zipfile
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import url2pathname
 
-from .downloads import download
+from .downloads import download, without_password
 from .errors import InputError, SourceError
 from .files import CHUNK, locked, replace_together, sha256
 
@@ -26,6 +27,12 @@ logger = logging.getLogger("ml.archives")
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 SUMS = "SHA256SUMS"
 """In the data folder: hashes of the extracted files, as `sha256sum -c` reads them."""
+
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
+"""What zipfile raises at a damaged archive, besides EINVAL where it seeks to a negative place."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Compression that is let through: zipfile unpacks the others without a bound on memory."""
 
 
 class BadArchiveError(InputError):
@@ -87,13 +94,13 @@ def sources(archive: Archive, data_dir: Path, base_url: str | None) -> Iterator[
     """Where `archive` may be had, best first: paths and http(s) URLs.
 
     Raises:
-        InputError: the base URL is neither https, http, file:// nor a folder.
+        InputError: the base URL is neither https, http, file:// nor a folder, or malformed.
     """
     name = f"{archive.name}.zip"
     if (data_dir / name).is_file():
         yield data_dir / name
     if base_url:
-        parts = urlsplit(base_url)
+        parts = _split(base_url)
         if parts.scheme in ("https", "http"):
             yield f"{base_url.rstrip('/')}/{name}"
         elif parts.scheme == "file":
@@ -103,10 +110,22 @@ def sources(archive: Archive, data_dir: Path, base_url: str | None) -> Iterator[
         else:
             raise InputError(
                 f"MOVIELENS_BASE_URL has the scheme {parts.scheme}://: "
-                "expected https://…, file://… or a folder"
+                "expected https://…, http://…, file://… or a folder"
             )
     yield f"{GROUPLENS}/{name}"
     yield from archive.mirrors
+
+
+def _split(base_url: str) -> SplitResult:
+    try:
+        parts = urlsplit(base_url)
+        _ = parts.port  # raises too, as where a password's / ends the host early
+    except ValueError:
+        raise InputError(  # without the URL, which may hold a password
+            "MOVIELENS_BASE_URL is not a well-formed URL: "
+            "a special character in its user or password is written as %XX"
+        ) from None
+    return parts
 
 
 def _fetch(
@@ -115,6 +134,7 @@ def _fetch(
     """Extract `files` from the first source whose archive is right."""
     errors: list[InputError | SourceError] = []
     for source in sources(archive, data_dir, base_url):
+        name = str(source) if isinstance(source, Path) else without_password(source)
         try:
             if isinstance(source, Path):
                 if not source.is_file():
@@ -123,10 +143,10 @@ def _fetch(
             else:
                 _download_and_extract(source, archive, files, data_dir)
         except (InputError, SourceError) as error:
-            logger.warning("%s: %s", _without_password(source), error)
-            errors.append(type(error)(f"{_without_password(source)}: {error}"))
+            logger.warning("%s: %s", name, error)
+            errors.append(type(error)(f"{name}: {error}"))
             continue
-        logger.info("%s: verified and extracted", _without_password(source))
+        logger.info("%s: verified and extracted", name)
         return
     kind = SourceError if any(isinstance(e, SourceError) for e in errors) else InputError
     raise kind(
@@ -136,18 +156,11 @@ def _fetch(
     )
 
 
-def _without_password(source: str | Path) -> str:
-    if isinstance(source, Path):
-        return str(source)
-    parts = urlsplit(source)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-
-
 def _download_and_extract(
     url: str, archive: Archive, files: Sequence[DataFile], data_dir: Path
 ) -> None:
     part = data_dir / f"{archive.name}.zip.part"
-    logger.info("fetching %s", _without_password(url))
+    logger.info("fetching %s", without_password(url))
     pinned = archive.md5 is not None or all(file.sha256 for file in files)
     try:
         authentic = download(url, part, archive.max_bytes, allow_lapsed=pinned)
@@ -177,7 +190,9 @@ def _extract(zip_path: Path, files: Sequence[DataFile], data_dir: Path, *, authe
             for file, found, output in zip(files, hashes, outputs, strict=True):
                 if not known and found != file.sha256:
                     _accept_unknown(file, found, Path(output.name), authentic=authentic)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         size = zip_path.stat().st_size
         raise BadArchiveError(f"damaged archive of {size:,} bytes ({error})") from None
     sums = _read_sums(data_dir) | {f.target: h for f, h in zip(files, hashes, strict=True)}
@@ -204,8 +219,10 @@ def _copy_member(zipped: zipfile.ZipFile, file: DataFile, output: BinaryIO) -> s
         info = zipped.getinfo(name)
     except KeyError:
         raise BadArchiveError(f"no {name} in the archive") from None
-    if stat.S_ISLNK(info.external_attr >> 16) or info.is_dir():
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
         raise BadArchiveError(f"{name} is not a plain file")
+    if info.compress_type not in METHODS:
+        raise BadArchiveError(f"{name} is compressed by method {info.compress_type}, not deflated")
     if info.file_size > file.archive.max_bytes:
         raise BadArchiveError(f"{name} would take {info.file_size:,} bytes")
     digest = hashlib.sha256()
@@ -227,7 +244,7 @@ def _read_sums(data_dir: Path) -> dict[str, str]:
     path = data_dir / SUMS
     if not path.is_file():
         return {}
-    lines = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (line.split("  ", 1) for line in path.read_text("utf-8", "replace").splitlines())
     return {parts[1]: parts[0] for parts in lines if len(parts) == 2}
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import logging
 import ssl
 import time
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urlsplit
+from typing import IO, TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote, urlsplit
 
 from .errors import SourceError
 from .files import CHUNK
 from .progress import progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from email.message import Message
     from pathlib import Path
 
 logger = logging.getLogger("ml.downloads")
@@ -41,21 +44,21 @@ def download(url: str, target: Path, max_bytes: int, *, allow_lapsed: bool) -> b
     """Download `url` into `target`, a temporary file that is overwritten.
 
     Args:
-        url: an http or https URL.
+        url: an http or https URL; a user and password in it go to its own host only.
         target: on failure it may hold a part.
         max_bytes: bound on the size.
         allow_lapsed: go on without certificate verification where the certificate has expired,
             because the caller knows the hash of what it wants.
 
     Returns:
-        Whether the sender is authentic: https with a verified certificate, or this machine.
+        Whether the sender is authentic, see `is_authentic`.
 
     Raises:
         SourceError: nothing usable came; the text says why.
     """
     verifying = ssl.create_default_context()
     try:
-        sender = _download_with_retries(url, target, max_bytes, verifying)
+        way = _download_with_retries(url, target, max_bytes, verifying)
     except LapsedCertificateError:
         if not allow_lapsed:
             raise
@@ -69,49 +72,89 @@ def download(url: str, target: Path, max_bytes: int, *, allow_lapsed: bool) -> b
         trusting.verify_mode = ssl.CERT_NONE
         _download_with_retries(url, target, max_bytes, trusting)
         return False
-    return urlsplit(sender).scheme == "https" or urlsplit(sender).hostname in LOOPBACK
+    return is_authentic(way)
 
 
-def _download_with_retries(url: str, target: Path, max_bytes: int, tls: ssl.SSLContext) -> str:
-    """Try until the file is whole; return the URL that sent it, after redirects.
+def is_authentic(way: Iterable[str]) -> bool:
+    """Whether all URLs on the way to a file, redirects included, are verified https or local."""
+    hops = [urlsplit(url) for url in way]
+    return all(hop.scheme == "https" or hop.hostname in LOOPBACK for hop in hops)
+
+
+def without_password(url: str) -> str:
+    """`url` as it may be printed: without user, password and query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, and notes where to."""
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Message,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        self.urls.append(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+
+
+def _download_with_retries(
+    url: str, target: Path, max_bytes: int, tls: ssl.SSLContext
+) -> list[str]:
+    """Try until the file is whole; return `url` and all redirects that any part came through.
 
     A try that broke off is resumed where the server can, else begun again.
     """
+    redirects = _Redirects()
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=tls), redirects)
     validator = None
     with target.open("wb") as file:
         for wait in (*WAITS, None):
             try:
-                with _open(url, file.tell() if validator else 0, validator, tls) as response:
+                with _open(opener, url, file.tell(), validator) as response:
                     validator = response.headers.get("ETag") or response.headers["Last-Modified"]
                     _receive(response, file, max_bytes)
-                    return str(response.url)
+                    return [url, *redirects.urls]
             except _BrokenOffError as error:
                 reason = str(error)
             if wait is not None:
-                logger.info("%s: %s; trying again in %.0f s", url, reason, wait)
+                logger.info("%s: %s; trying again in %.0f s", without_password(url), reason, wait)
                 time.sleep(wait)
     raise SourceError(f"{reason} ({len(WAITS) + 1} tries)")
 
 
 def _open(
-    url: str, offset: int, validator: str | None, tls: ssl.SSLContext
+    opener: urllib.request.OpenerDirector, url: str, offset: int, validator: str | None
 ) -> http.client.HTTPResponse:
     """Ask for `url`, from byte `offset` on if the file is still the one `validator` names."""
-    request = urllib.request.Request(url, headers={"User-Agent": "ml.download_movielens"})  # noqa: S310  archives.py lets only http(s) through
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(  # noqa: S310  archives.py lets only http(s) through
+        parts._replace(netloc=host).geturl(), headers={"User-Agent": "ml.download_movielens"}
+    )
+    if user:
+        token = base64.b64encode(unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
     if offset and validator and not validator.startswith("W/"):
         request.add_header("Range", f"bytes={offset}-")
         request.add_header("If-Range", validator)
     try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310
-            request, timeout=TIMEOUT, context=tls
-        )
+        response: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         passing = error.code in (408, 429) or error.code >= 500
         raise (_BrokenOffError if passing else SourceError)(
-            f"HTTP {error.code} {error.reason}"
+            f"HTTP {error.code} {str(error.reason).partition(chr(10))[0]}"
         ) from None
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a bad redirect
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLCertVerificationError):
             lapsed = cause.verify_code == CERTIFICATE_HAS_EXPIRED

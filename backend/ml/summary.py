@@ -32,13 +32,13 @@ def describe_build(
 ) -> list[str]:
     """Summary of a build: what it was trained on, how good it is, where it is."""
     app = combined[is_app_user(combined["user_id"])]
-    users, films = combined["user_id"].nunique(), combined["movie_id"].nunique()
-    source = sample.NOTICE if mapped.dataset == "sample" else f"MovieLens ({mapped.dataset})"
+    users, app_users = mapped.ratings["user_id"].nunique(), app["user_id"].nunique()
+    source = f"a {sample.NOTICE}" if mapped.dataset == "sample" else f"MovieLens ({mapped.dataset})"
     lines = [
         "",
-        f"Ratings   {len(combined):,}: {len(mapped.ratings):,} {source}, {len(app):,} the app's",
-        f"Users     {users:,}, {app['user_id'].nunique():,} of them the app's",
-        f"Films     {films:,}",
+        f"Ratings   {len(mapped.ratings):,} from {source}; {len(app):,} from the app",
+        f"Users     {users:,}; {app_users:,} of the app",
+        f"Films     {combined['movie_id'].nunique():,}",
     ]
     if mapped.catalog is not None:
         lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import SourceError
@@ -60,6 +61,7 @@ def read_ratings(url: str, key: SecretStr) -> tuple[pd.DataFrame, dict[str, int]
     import httpx
     import pandas as pd
 
+    logger.info("reading the app's ratings from Supabase")
     timeout = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
     with httpx.Client(
         timeout=timeout, follow_redirects=True, event_hooks={"response": [_check_response]}
@@ -133,7 +135,7 @@ def _read_pages(client: Client) -> list[dict[str, list[Any]]]:
                     f"user_id.gt.{user},and(user_id.eq.{user},movie_id.gt.{movie})"
                 )
             query = query.order("user_id").order("movie_id").order("rating", desc=True).limit(PAGE)
-            page = _with_retries(lambda query=query: _columns(query.execute().data))
+            page = _with_retries(partial(_read_page, query))
             if not page["user_id"]:
                 return pages
             after = page["user_id"][-1], page["movie_id"][-1]
@@ -150,8 +152,9 @@ def _quote(value: object) -> str:
     return f'"{text}"'
 
 
-def _columns(rows: Any) -> dict[str, list[Any]]:
-    """Rows of JSON as a list of values per column."""
+def _read_page(query: Any) -> dict[str, list[Any]]:
+    """One page of rows, as a list of values per column."""
+    rows = query.execute().data
     if not isinstance(rows, list):  # the client hands on what is no JSON as text
         raise _TryAgainError("something else than rows as JSON; is SUPABASE_URL the project's?")
     return {name: [row[name] for row in rows] for name in COLUMNS}

@@ -11,6 +11,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from helpers import contents
 from surprise import SVD, Dataset, Reader, Trainset
 from surprise.prediction_algorithms import matrix_factorization
 
@@ -27,10 +28,6 @@ BUILD = "ml.build_collaborative"
 def build_sample(run: Run, models: Path, *args: str, **env: str) -> None:
     done = run(BUILD, "--dataset", "sample", "--models-dir", models, *args, **env)
     assert done.returncode == 0, done.stderr
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 # The functions
@@ -118,19 +115,15 @@ def test_the_main_job_trains_on_the_real_ratings(
     run: Run, tmp_path: Path, movielens_archives: Path
 ) -> None:
     done = run(
-        BUILD, "--catalog", "all", "--cv", "2", "--data-dir", tmp_path / "data",
+        BUILD, "--catalog", "all", "--data-dir", tmp_path / "data",
         "--models-dir", tmp_path / "models", MOVIELENS_BASE_URL=str(movielens_archives),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Ratings   99,645: 99,645 MovieLens (ml-100k), 0 the app's" in done.stdout
+    assert "Ratings   99,645 from MovieLens (ml-100k); 0 from the app" in done.stdout
     assert "Users     943" in done.stdout
     assert "Films     1,645" in done.stdout
     assert "scale 1 to 5" in done.stderr
     assert done.stderr.count("no commercial use without permission") == 1
-    svd, biases, mean = (float(x) for x in re.findall(r"RMSE (\d\.\d+)", done.stdout))
-    assert 0.94 < svd < 0.97
-    assert 0.94 < biases < 0.97
-    assert 1.11 < mean < 1.14
     model = joblib.load(tmp_path / "models" / "svd_model.pkl")
     trainset = joblib.load(tmp_path / "models" / "cf_trainset.pkl")
     assert (trainset.n_ratings, trainset.n_users, trainset.n_items) == (99_645, 943, 1645)
@@ -258,8 +251,6 @@ def test_importing_is_light_and_changes_nothing(module: str, script_env: dict[st
 def test_the_cross_validation_table_ranks_a_real_taste_above_the_baselines(
     run: Run, tmp_path: Path
 ) -> None:
-    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "3", "--quiet")
-    assert done.returncode == 0
     done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "3")
     svd, biases, mean = (float(x) for x in re.findall(r"RMSE (\d\.\d+)", done.stdout))
     assert svd < 0.9 < 1.05 < biases < mean

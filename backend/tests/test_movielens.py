@@ -114,7 +114,11 @@ def test_ml_latest_small_joins_straight_in_half_stars(real_data: Path) -> None:
 
 
 def test_of_two_movie_ids_with_one_tmdb_id_the_latest_rating_stays(tmp_path: Path) -> None:
-    write_csv_set(tmp_path, "1,900007,2.0,100\n1,900008,4.5,50\n1,900009,1,1\n", "900007,1,70\n900008,2,70\n900009,3,\n")
+    write_csv_set(
+        tmp_path,
+        "1,900007,2.0,100\n1,900008,4.5,50\n1,900009,1,1\n",
+        "900007,1,70\n900008,2,70\n900009,3,\n",
+    )
     mapped = movielens.load("ml-latest", tmp_path, None)
     assert mapped.ratings.values.tolist() == [["ml_1", 70, 2.0]]
     assert (mapped.loaded, mapped.mapped) == (3, 2)

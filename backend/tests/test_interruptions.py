@@ -1,0 +1,149 @@
+"""Ctrl-C, kill -9, a full disk and a second build at any step: nothing is lost, nothing half."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import pytest
+from helpers import contents
+from postgrest_server import Slow, SupabaseServer
+
+from ml.build_collaborative import save_models, train_svd_model
+from ml.sample import sample_ratings
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+
+Start = Callable[..., subprocess.Popen[str]]
+BUILD = "ml.build_collaborative"
+SLOW = ("--dataset", "sample", "--epochs", "400")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A models folder with a small published model."""
+    save_models(*train_svd_model(sample_ratings().head(500), epochs=1), str(tmp_path))
+    return tmp_path
+
+
+def wait_for(process: subprocess.Popen[str], said: str) -> None:
+    """Read the process's log until it has said `said`."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if said in line:
+            return
+    pytest.fail(f"the process ended without saying {said!r}")
+
+
+def end(process: subprocess.Popen[str], number: int) -> str:
+    """Send a signal, wait, and return what stderr said from here on."""
+    process.send_signal(number)
+    return process.communicate(timeout=60)[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "step"),
+    [
+        (("--dataset", "sample", "--cv", "50"), "users, 124 films"),
+        (SLOW, "training on"),
+    ],
+    ids=["cross-validation", "training"],
+)
+def test_ctrl_c_ends_with_one_clear_line_and_keeps_the_model(
+    start: Start, models: Path, args: tuple[str, ...], step: str
+) -> None:
+    before = contents(models)
+    process = start(BUILD, *args, "--models-dir", models)
+    wait_for(process, step)
+    said = end(process, signal.SIGINT)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("error: interrupted; what was there before")
+    assert "Traceback" not in said
+    assert contents(models) == before
+
+
+def test_ctrl_c_while_reading_app_ratings_keeps_the_model(
+    start: Start, models: Path, supabase_server: SupabaseServer, movielens_archives: Path
+) -> None:
+    before = contents(models)
+    supabase_server.faults = [Slow(3.0)]
+    process = start(
+        BUILD, "--catalog", "all", "--models-dir", models, "--data-dir", models / "data",
+        MOVIELENS_BASE_URL=str(movielens_archives), SUPABASE_URL=supabase_server.url,
+        SUPABASE_SERVICE_ROLE_KEY=supabase_server.service_key,
+    )  # fmt: skip
+    wait_for(process, "reading the app's ratings")
+    said = end(process, signal.SIGINT)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert {name: b for name, b in contents(models).items() if name in before} == before
+
+
+def test_kill_9_while_training_keeps_the_model_and_the_next_build_works(
+    start: Start, models: Path
+) -> None:
+    before = contents(models)
+    process = start(BUILD, *SLOW, "--models-dir", models)
+    wait_for(process, "training on")
+    end(process, signal.SIGKILL)
+    assert contents(models) == before
+    again = start(BUILD, "--dataset", "sample", "--models-dir", models)
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert "waiting" not in said  # the dead process's lock does not block
+
+
+def test_kill_9_while_saving_leaves_whole_files_and_the_next_build_cleans_up(
+    start: Start, models: Path
+) -> None:
+    """Killed as soon as a temporary file is seen: each file is the old one or the new one."""
+    before = contents(models)
+    process = start(BUILD, "--dataset", "sample", "--factors", "4000", "--epochs", "1",
+                    "--models-dir", models)  # fmt: skip
+    while process.poll() is None and not list(models.glob("*.tmp")):
+        pass
+    end(process, signal.SIGKILL)
+    for name in ("svd_model.pkl", "cf_trainset.pkl"):
+        loaded = joblib.load(models / name)
+        old = (models / name).read_bytes() == before[name]
+        trainset = loaded if name == "cf_trainset.pkl" else loaded.trainset
+        assert old or trainset.n_ratings == 26_765
+    again = start(BUILD, "--dataset", "sample", "--models-dir", models)
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert set(contents(models)) == {"svd_model.pkl", "cf_trainset.pkl"}
+
+
+def test_a_full_disk_is_one_clear_line_and_keeps_the_model(
+    models: Path, script_env: dict[str, str]
+) -> None:
+    """Files may not grow over 100 kB: the write fails in the middle, as on a full disk."""
+    before = contents(models)
+    done = subprocess.run(
+        [sys.executable, "-m", BUILD, "--dataset", "sample", "--models-dir", models],
+        cwd=Path(__file__).parents[1], env=script_env, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: File too large")
+    assert "Traceback" not in done.stderr
+    assert contents(models) == before
+
+
+def test_a_second_build_waits_for_the_first_and_says_so(start: Start, models: Path) -> None:
+    first = start(BUILD, *SLOW, "--models-dir", models)
+    wait_for(first, "training on")
+    second = start(BUILD, "--dataset", "sample", "--factors", "3", "--models-dir", models)
+    _, said = second.communicate(timeout=120)
+    assert second.returncode == 0
+    assert f"another process is writing to {models}: waiting until it is done" in said
+    assert first.wait(timeout=1) == 0
+    first.communicate()
+    assert joblib.load(models / "svd_model.pkl").n_factors == 3
+    assert joblib.load(models / "cf_trainset.pkl").n_ratings == 26_765
