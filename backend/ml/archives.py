@@ -27,8 +27,6 @@ logger = logging.getLogger("ml.archives")
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 SUMS = "SHA256SUMS"
 """In the data folder: hashes of the extracted files, as `sha256sum -c` reads them."""
-
-
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError)
 """What zipfile raises at a damaged archive, besides EINVAL where it seeks to a negative place."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -62,8 +60,22 @@ def ensure_files(
     with locked(data_dir):
         wanted = [file for file in files if force or not is_verified(file, data_dir, say=True)]
         for archive in dict.fromkeys(file.archive for file in wanted):
-            _fetch(archive, [f for f in wanted if f.archive == archive], data_dir, base_url)
+            members = [file for file in wanted if file.archive == archive]
+            try:
+                _fetch(archive, members, data_dir, base_url)
+            except (InputError, SourceError) as error:
+                if not all(file.optional for file in members):
+                    raise
+                logger.warning("going on without %s: %s", members[0].target, error)
+                _discard_damaged(members, data_dir)
     return bool(wanted)
+
+
+def _discard_damaged(files: Sequence[DataFile], data_dir: Path) -> None:
+    """Remove what is not verified, so that nobody reads it."""
+    for file in files:
+        if not is_verified(file, data_dir):
+            (data_dir / file.target).unlink(missing_ok=True)
 
 
 def is_verified(file: DataFile, data_dir: Path, *, say: bool = False) -> bool:

@@ -41,6 +41,8 @@ class DataFile:
     """Pin of the content; where the archive is not frozen, of the version known to be good."""
     header: str | None = None
     """First line of a CSV file: what can be checked where no hash is known."""
+    optional: bool = False
+    """The set can do without it."""
 
 
 MIB = 1 << 20
@@ -91,7 +93,14 @@ DATASETS: dict[str, tuple[DataFile, ...]] = {
             "ml-100k/u.item",
             "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701",
         ),
-        DataFile(ML_LATEST_SMALL, "links.csv", "links.csv", SMALL_LINKS_SHA256, LINKS_HEADER),
+        DataFile(
+            ML_LATEST_SMALL,
+            "links.csv",
+            "links.csv",
+            SMALL_LINKS_SHA256,
+            LINKS_HEADER,
+            optional=True,  # the id table has every film of ML-100K too
+        ),
     ),
     "ml-latest-small": _with_own_links(ML_LATEST_SMALL, SMALL_RATINGS_SHA256, SMALL_LINKS_SHA256),
     "ml-25m": _with_own_links(ML_25M),

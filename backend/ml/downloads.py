@@ -60,7 +60,7 @@ def download(url: str, target: Path, max_bytes: int, *, allow_lapsed: bool) -> b
     try:
         way = _download_with_retries(url, target, max_bytes, verifying)
     except LapsedCertificateError:
-        if not allow_lapsed:
+        if not allow_lapsed or "@" in urlsplit(url).netloc:  # a password goes to nobody unverified
             raise
         logger.warning(
             "the certificate of %s has expired: fetching without verification, "
@@ -150,10 +150,9 @@ def _open(
         response: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
+        reason = str(error.reason).partition("\n")[0]
         passing = error.code in (408, 429) or error.code >= 500
-        raise (_BrokenOffError if passing else SourceError)(
-            f"HTTP {error.code} {str(error.reason).partition(chr(10))[0]}"
-        ) from None
+        raise (_BrokenOffError if passing else SourceError)(f"HTTP {error.code} {reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a bad redirect
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLCertVerificationError):

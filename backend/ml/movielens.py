@@ -135,7 +135,8 @@ def _read_ml_100k(data_dir: Path) -> pd.DataFrame:
         sep="\t",
         names=["user_id", "item_id", "rating", "timestamp"],
     )
-    films = map_ml_100k_items(_read_links(data_dir / "links.csv"))
+    links = data_dir / "links.csv"
+    films = map_ml_100k_items(_read_links(links) if links.is_file() else _no_links())
     _write_lookup(films, data_dir)
     return _ratings_table(table, table["item_id"].map(films["tmdb_id"]))
 
@@ -173,6 +174,13 @@ def _read_links(path: Path) -> pd.Series:
     """TMDB id (Int64, blank where links.csv has none) by movieId."""
     table = _read_csv(path, {"movieId": "int64", "tmdbId": "Int64"})
     return table.drop_duplicates("movieId").set_index("movieId")["tmdbId"]
+
+
+def _no_links() -> pd.Series:
+    """Links of no film: the id table alone decides."""
+    import pandas as pd
+
+    return pd.Series(dtype="Int64", index=pd.Index([], dtype="int64"))
 
 
 def _read_csv(path: Path, dtypes: dict[str, str], **options: object) -> pd.DataFrame:

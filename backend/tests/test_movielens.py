@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import joblib
@@ -15,6 +18,7 @@ from ml.datasets import DATASETS
 from ml.download_movielens import load_movielens_ratings_with_tmdb_mapping
 from ml.errors import InputError
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 DTYPES = {"user_id": "str", "movie_id": "int64", "rating": "float64"}
 
 
@@ -166,3 +170,20 @@ def test_a_missing_catalog_warns_and_gives_an_empty_table(
 def test_every_set_is_pinned_or_has_a_header_to_check() -> None:
     for files in DATASETS.values():
         assert all(file.sha256 or file.header for file in files)
+
+
+def test_ml_100k_without_links_has_the_same_films(
+    real_data: Path, tmp_path: Path, movielens_archives: Path, run: Run
+) -> None:
+    """GroupLens is down: ML-100K is there, links.csv is not, or it is damaged."""
+    shutil.copy(movielens_archives / "ml-100k.zip", tmp_path)
+    (tmp_path / "links.csv").write_text("damaged", encoding="utf-8")
+    done = run("ml.download_movielens", "--catalog", "all", "--data-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "going on without links.csv" in done.stderr
+    assert not (tmp_path / "links.csv").exists()
+    with (tmp_path / "ml-100k-tmdb.csv").open(encoding="utf-8", newline="") as file:
+        without = {row["item_id"]: row["tmdb_id"] for row in csv.DictReader(file)}
+    movielens.load("ml-100k", real_data, None)
+    with (real_data / "ml-100k-tmdb.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["item_id"]: row["tmdb_id"] for row in csv.DictReader(file)} == without
