@@ -59,16 +59,18 @@ def ensure_files(
         return False
     with locked(data_dir):
         wanted = [file for file in files if force or not is_verified(file, data_dir, say=True)]
+        fetched = False
         for archive in dict.fromkeys(file.archive for file in wanted):
             members = [file for file in wanted if file.archive == archive]
             try:
                 _fetch(archive, members, data_dir, base_url)
+                fetched = True
             except (InputError, SourceError) as error:
                 if not all(file.optional for file in members):
                     raise
                 logger.warning("going on without %s: %s", members[0].target, error)
                 _discard_damaged(members, data_dir)
-    return bool(wanted)
+    return fetched
 
 
 def _discard_damaged(files: Sequence[DataFile], data_dir: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("postgrest_server",)
+pytest_plugins = ("postgrest_server", "web_server")
 
 BACKEND = Path(__file__).resolve().parents[1]
 CLOSED = "http://127.0.0.1:9"

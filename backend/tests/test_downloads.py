@@ -23,7 +23,6 @@ from ml import downloads
 from ml.downloads import LapsedCertificateError, download
 from ml.errors import SourceError
 
-pytest_plugins = ("web_server",)
 pytestmark = pytest.mark.usefixtures("offline")
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -242,7 +241,7 @@ def test_a_password_goes_to_its_own_host_and_is_never_printed(
 @pytest.fixture
 def movielens(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> WebServer:
     """`server` with a small set in the layout of ml-latest-small."""
-    lines = "".join(f"{user},{film},4.0,1000000000\n" for user in range(200) for film in range(9))
+    lines = "".join(f"{user},{film},4.0,1000000000\n" for user in range(7000) for film in range(9))
     server.files["/ml-latest-small.zip"] = zip_of(
         {
             "ml-latest-small/ratings.csv": f"userId,movieId,rating,timestamp\n{lines}".encode(),
@@ -270,7 +269,9 @@ def test_the_summary_is_on_stdout_and_the_log_on_stderr_without_a_bar(
 ) -> None:
     done = run(SCRIPT, *args(tmp_path), MOVIELENS_BASE_URL=movielens.url)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Loaded 1,800 ratings, mapped 400 to TMDB, 400 in catalog\n")
+    assert done.stdout.startswith(
+        "Loaded 63,000 ratings, mapped 14,000 to TMDB, 14,000 in catalog\n"
+    )
     assert f"fetching {movielens.url}/ml-latest-small.zip" in done.stderr
     assert "no commercial use without permission" in done.stderr
     assert not re.search(r"\r|%\||it/s|B/s", done.stderr)
@@ -337,7 +338,7 @@ def test_two_at_once_fetch_once(start: Start, movielens: WebServer, tmp_path: Pa
     assert second.stderr is not None
     assert "another process is writing to" in second.stderr.readline()
     movielens.release.set()
-    assert [p.communicate(timeout=30)[0][:12] for p in (first, second)] == ["Loaded 1,800"] * 2
+    assert [p.communicate(timeout=30)[0][:13] for p in (first, second)] == ["Loaded 63,000"] * 2
     assert len(movielens.requests) == 1
 
 
@@ -346,20 +347,25 @@ LIMITED += f"runpy.run_module({SCRIPT!r}, run_name='__main__', alter_sys=True)"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="RLIMIT_FSIZE is POSIX")
+@pytest.mark.parametrize("when", ["fetching", "extracting"])
 def test_a_full_disk_exits_1_and_leaves_no_file(
-    movielens: WebServer, tmp_path: Path, script_env: dict[str, str]
+    movielens: WebServer, tmp_path: Path, script_env: dict[str, str], when: str
 ) -> None:
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    (folder / "ml-latest-small.zip").write_bytes(movielens.files["/ml-latest-small.zip"])
+    base = movielens.url if when == "fetching" else str(folder)
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, *args(tmp_path)],
+        [sys.executable, "-c", LIMITED, *args(tmp_path / "data")],
         cwd=BACKEND,
-        env=script_env | {"MOVIELENS_BASE_URL": movielens.url},
+        env=script_env | {"MOVIELENS_BASE_URL": base},
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].startswith("error: File too large")
-    assert files_in(tmp_path) == set()
+    assert files_in(tmp_path / "data") == set()
 
 
 def test_no_network_exits_4_and_says_what_to_do(run: Run, tmp_path: Path) -> None:

@@ -1,7 +1,4 @@
-"""A real HTTP or HTTPS file server on 127.0.0.1, with faults on demand.
-
-PYTEST_DONT_REWRITE: test modules import it and name it as their plugin; it asserts nothing.
-"""
+"""A real HTTP or HTTPS file server on 127.0.0.1, with faults on demand."""
 
 from __future__ import annotations
 
@@ -118,6 +115,11 @@ class WebServer:
         self.http.shutdown()
         self.thread.join()
         self.http.server_close()
+
+    @property
+    def paths(self) -> list[str]:
+        """What was asked for so far."""
+        return [request.path for request in self.requests]
 
     def validators(self, content: bytes) -> dict[str, str]:
         """The headers that tell one version of a file from another."""
@@ -261,3 +263,12 @@ def zip_of(
         for name, content in members.items():
             zipped.writestr(name, content)
     return buffer.getvalue()
+
+
+def patched(archive: bytes, *patches: tuple[bytes, int, bytes]) -> bytes:
+    """Overwrite bytes at an offset from the last place of a signature."""
+    spoilt = bytearray(archive)
+    for signature, offset, value in patches:
+        start = archive.rindex(signature) + offset
+        spoilt[start : start + len(value)] = value
+    return bytes(spoilt)
