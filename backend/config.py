@@ -28,8 +28,8 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _empty_is_not_set(cls, value: object) -> object:
-        return None if value == "" else value
+    def _blank_is_not_set(cls, value: object) -> object:
+        return value.strip() or None if isinstance(value, str) else value
 
 
 settings = Settings()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import os
 import stat
 import zipfile
 import zlib
@@ -68,7 +69,7 @@ def ensure_files(
             except (InputError, SourceError) as error:
                 if not all(file.optional for file in members):
                     raise
-                logger.warning("going on without %s: %s", members[0].target, error)
+                logger.warning("going on without %s, nothing is lost: %s", members[0].target, error)
                 _discard_damaged(members, data_dir)
     return fetched
 
@@ -118,9 +119,9 @@ def sources(archive: Archive, data_dir: Path, base_url: str | None) -> Iterator[
         if parts.scheme in ("https", "http"):
             yield f"{base_url.rstrip('/')}/{name}"
         elif parts.scheme == "file":
-            yield Path(url2pathname(parts.path)) / name
+            yield _folder(url2pathname(parts.path)) / name
         elif "://" not in base_url:
-            yield Path(base_url).expanduser() / name
+            yield _folder(base_url) / name
         else:
             raise InputError(
                 f"MOVIELENS_BASE_URL has the scheme {parts.scheme}://: "
@@ -130,10 +131,20 @@ def sources(archive: Archive, data_dir: Path, base_url: str | None) -> Iterator[
     yield from archive.mirrors
 
 
+def _folder(text: str) -> Path:
+    """The folder that MOVIELENS_BASE_URL names; it must be there, a slip would go unseen."""
+    folder = Path(os.path.expanduser(text)).absolute()  # noqa: PTH111  leaves an unknown ~user
+    if not folder.is_dir():
+        raise InputError(f"MOVIELENS_BASE_URL names {folder}, and there is no such folder")
+    return folder
+
+
 def _split(base_url: str) -> SplitResult:
     try:
         parts = urlsplit(base_url)
-        _ = parts.port  # raises too, as where a password's / ends the host early
+        _ = parts.port  # raises too
+        if "@" in parts.path + parts.query + parts.fragment:  # a / in the password ends the host
+            raise ValueError
     except ValueError:
         raise InputError(  # without the URL, which may hold a password
             "MOVIELENS_BASE_URL is not a well-formed URL: "
@@ -157,16 +168,16 @@ def _fetch(
             else:
                 _download_and_extract(source, archive, files, data_dir)
         except (InputError, SourceError) as error:
-            logger.warning("%s: %s", name, error)
             errors.append(type(error)(f"{name}: {error}"))
             continue
-        logger.info("%s: verified and extracted", name)
+        for passed_over in errors:
+            logger.warning("passed over %s", passed_over)
+        logger.info("extracted %s", name)
         return
     kind = SourceError if any(isinstance(e, SourceError) for e in errors) else InputError
     raise kind(
-        f"no source gave a good {archive.name}.zip "
-        f"({'; '.join(str(error) for error in errors)}). "
-        f"Put the archive into {data_dir}, or set MOVIELENS_BASE_URL to a place that has it"
+        f"no source has a good {archive.name}.zip: {'; '.join(map(str, errors))}. "
+        f"Download it elsewhere into {data_dir}, or set MOVIELENS_BASE_URL to a place that has it"
     )
 
 
@@ -223,7 +234,12 @@ def _accept_unknown(file: DataFile, found: str, path: Path, *, authentic: bool) 
         raise BadArchiveError(f"{name} is unknown content from a sender that is not authentic")
     if (line := _first_line(path)) != file.header:
         raise BadArchiveError(f"{name} begins with {line[:60]!r}, expected {file.header!r}")
-    logger.warning("%s is not a version known here; its layout is right, so it is used", name)
+    known = (
+        "the archive's MD5 is not the published one"
+        if file.archive.md5
+        else "its version is not known here"
+    )
+    logger.warning("%s: %s; its layout is right, so it is used", name, known)
 
 
 def _copy_member(zipped: zipfile.ZipFile, file: DataFile, output: BinaryIO) -> str:

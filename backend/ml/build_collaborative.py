@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import movielens, ratings, release, summary
-from .cli import make_parser, resolve_catalog, run
+from .cli import folder, make_parser, print_lines, resolve_catalog, run
 from .errors import GateError, InputError, SourceError, UsageError
 from .files import locked
 
@@ -122,7 +122,9 @@ def _make_dataset(combined_ratings: pd.DataFrame) -> DatasetAutoFolds:
 
     table = ratings.check_ratings(combined_ratings)
     if table.empty:
-        raise InputError("there are no ratings to train on")
+        raise InputError(
+            "there are no ratings to train on: check the catalog, or take --catalog all"
+        )
     return Dataset.load_from_df(table, Reader(rating_scale=ratings.rating_scale(table["rating"])))
 
 
@@ -133,15 +135,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Train collaborative filtering and publish it to the models folder.",
     )
     add = parser.add_argument
-    add("--models-dir", type=Path, default=release.DEFAULT_MODELS_DIR, metavar="DIR",
+    add("--models-dir", type=folder, default=release.DEFAULT_MODELS_DIR, metavar="DIR",
         help="where the artifacts go (default ml/models)")  # fmt: skip
     add("--cv", type=_at_least(2), metavar="N", help="N-fold cross-validation before training")
-    add("--factors", type=_at_least(1), default=FACTORS, help="default %(default)s")
-    add("--epochs", type=_at_least(1), default=EPOCHS, help="default %(default)s")
+    add("--factors", type=_at_least(1), default=FACTORS,
+        help="length of the film and user vectors, default %(default)s")  # fmt: skip
+    add("--epochs", type=_at_least(1), default=EPOCHS,
+        help="passes over the ratings, default %(default)s")  # fmt: skip
     add("--lr", type=_positive, default=LEARNING_RATE, help="learning rate, default %(default)s")
     add("--reg", type=_positive, default=REGULARISATION,
         help="regularisation, default %(default)s")  # fmt: skip
-    add("--seed", type=_at_least(0), default=0, help="default %(default)s")
+    add("--seed", type=_at_least(0), default=0,
+        help="the same seed and data give the same model, default %(default)s")  # fmt: skip
     add("--allow-missing-app-ratings", action="store_true",
         help="publish without app ratings even where the published model has some")  # fmt: skip
     add("--replace-real-model", action="store_true",
@@ -154,7 +159,7 @@ def _at_least(lowest: int) -> Callable[[str], int]:
 
     def integer(text: str) -> int:
         if not (text.isdecimal() and lowest <= int(text) < 2**32):
-            raise argparse.ArgumentTypeError(f"{text!r} is no integer from {lowest} on")
+            raise argparse.ArgumentTypeError(f"{text!r} is no integer from {lowest} to {2**32 - 1}")
         return int(text)
 
     return integer
@@ -190,6 +195,11 @@ def _work(args: argparse.Namespace) -> None:
         if args.cv:
             from .evaluation import cross_validate
 
+            if args.cv > len(combined):
+                raise UsageError(
+                    f"--cv {args.cv} asks for more folds than {len(combined):,} ratings"
+                )
+            logger.info("cross-validation in %d folds", args.cv)
             scores = cross_validate(
                 _make_dataset(combined), lambda: _make_svd(**parameters), args.cv, args.seed
             )
@@ -198,9 +208,10 @@ def _work(args: argparse.Namespace) -> None:
         files = release.publish(svd, trainset, args.models_dir)
     if not args.quiet:
         seconds = time.monotonic() - started
-        print("\n".join(summary.describe_build(mapped, combined, scores, sanity, files, seconds)))
+        lines = summary.describe_build(mapped, combined, scores, sanity, files, seconds)
         if args.dataset == "sample":
-            print("\n".join(summary.describe_demo(svd, combined)))
+            lines += summary.describe_demo(svd, combined)
+        print_lines(lines)
 
 
 def _keep_real_model(models_dir: Path) -> None:
@@ -248,7 +259,9 @@ def _check_sanity(svd: SVD, combined: pd.DataFrame) -> str:
         )
     known = combined.iloc[0]
     prediction = svd.predict(known["user_id"], int(known["movie_id"]))
-    user = known["user_id"] if known["user_id"].startswith("ml_") else "an app user"
+    user = (
+        known["user_id"] if known["user_id"].startswith(ratings.NOT_APP_PREFIX) else "an app user"
+    )
     return (
         f"{user} gave film {known['movie_id']} {known['rating']:g} stars, "
         f"predicted {prediction.est:.2f}"

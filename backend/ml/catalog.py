@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import InputError
@@ -28,6 +29,8 @@ def read_catalog(path: str | Path) -> frozenset[int]:
     import joblib
 
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: expected a joblib-dumped list of TMDB ids")
     if not path.is_file():
         raise CatalogMissingError(
             f"no catalog at {path}: have the content-based model dump its TMDB ids there, "
@@ -35,11 +38,11 @@ def read_catalog(path: str | Path) -> frozenset[int]:
         )
     try:
         found = joblib.load(path)
-    except OSError:
-        raise
     except Exception as error:  # a broken pickle can raise anything
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise InputError(
-            f"{path} is not a joblib dump ({type(error).__name__}): "
+            f"{path} is not a joblib dump ({type(error).__name__}: {error!s:.80}): "
             "expected a list of TMDB ids, as joblib.dump writes it"
         ) from None
     return _as_ids(found, path)
@@ -52,10 +55,12 @@ def _as_ids(found: object, path: Path) -> frozenset[int]:
 
     if isinstance(found, np.ndarray | pd.Series | pd.Index):
         found = found.tolist()
-    if not isinstance(found, list | tuple):
-        raise InputError(f"{path} holds a {type(found).__name__}: expected a list of TMDB ids")
+    if not isinstance(found, Sequence) or isinstance(found, str | bytes):
+        raise InputError(
+            f"{path} holds an object of type {type(found).__name__}: expected a list of TMDB ids"
+        )
     if not found:
-        raise InputError(f"{path} holds an empty list: expected the TMDB ids of the app's films")
+        raise InputError(f"{path} is empty: expected the TMDB ids of the app's films")
     for position, value in enumerate(found):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise InputError(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .catalog import ALL, DEFAULT_CATALOG, read_catalog
-from .errors import MlError
+from .errors import InputError, MlError
 from .movielens import DEFAULT_DATA_DIR, DEFAULT_DATASET, NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 INTERRUPTED = 130
 EXIT_CODES = """\
@@ -22,7 +23,7 @@ exit codes:
   1  the machine is in the way (disk full, no permission)
   2  wrong usage
   3  an input is missing or not what it should be
-  4  a source (MovieLens, Supabase) could not be reached
+  4  MovieLens could not be reached, or the app's ratings are gone that the published model has
   5  the trained model is not fit to be published
 On every code but 0 what was published stays as it was.
 """
@@ -52,7 +53,7 @@ def make_parser(module: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data-dir",
-        type=Path,
+        type=folder,
         default=DEFAULT_DATA_DIR,
         metavar="DIR",
         help="where MovieLens files are kept (default ml/data)",
@@ -61,6 +62,14 @@ def make_parser(module: str, description: str) -> argparse.ArgumentParser:
     noise.add_argument("--quiet", action="store_true", help="warnings and errors only")
     noise.add_argument("--verbose", action="store_true", help="more log lines")
     return parser
+
+
+def folder(text: str) -> Path:
+    """An argparse type: the path of a folder, which need not exist yet."""
+    path = Path(text)
+    if not text or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder")
+    return path
 
 
 def resolve_catalog(catalog: str | Path | None, dataset: str) -> frozenset[int] | None:
@@ -74,6 +83,23 @@ def resolve_catalog(catalog: str | Path | None, dataset: str) -> frozenset[int] 
     return None if str(catalog) == ALL else read_catalog(catalog)
 
 
+def print_lines(lines: Sequence[str]) -> None:
+    """Print results; where stdout is full or closed, only warn, for the work itself is done."""
+    try:
+        print("\n".join(lines), flush=True)
+    except (OSError, UnicodeEncodeError) as error:
+        logger.warning("done, but the summary could not be printed: %s", error)
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until exit
+
+
+def _check_settings() -> None:
+    """Read the settings now, so that what is wrong with them is said as an error of the user's."""
+    try:
+        import config  # noqa: F401
+    except ValueError as error:
+        raise InputError(f"backend/.env or the environment is not readable: {error}") from None
+
+
 def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Run a script's work; return its exit code, any error said in a line on stderr."""
     handler = logging.StreamHandler()
@@ -83,13 +109,19 @@ def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
         logging.WARNING if args.quiet else logging.DEBUG if args.verbose else logging.INFO
     )
     try:
+        _check_settings()
         work(args)
     except MlError as error:
         code, message = error.exit_code, str(error)
     except KeyboardInterrupt:
-        code, message = INTERRUPTED, "interrupted; what was there before is as it was"
+        code, message = INTERRUPTED, "interrupted; nothing is half-written"
     except OSError as error:
-        code, message = 1, f"{error.strerror or error}: {error.filename or 'while writing'}"
+        code, message = (
+            1,
+            f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
+        )
+    except MemoryError as error:
+        code, message = 1, f"not enough memory: {error}"
     else:
         return 0
     finally:

@@ -42,7 +42,7 @@ class DataFile:
     header: str | None = None
     """First line of a CSV file: what can be checked where no hash is known."""
     optional: bool = False
-    """The set can do without it."""
+    """Nothing is lost without it."""
 
 
 MIB = 1 << 20

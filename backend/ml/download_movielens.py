@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import movielens
 from .catalog import CatalogMissingError
-from .cli import make_parser, resolve_catalog, run
+from .cli import make_parser, print_lines, resolve_catalog, run
 from .ratings import empty_ratings
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _work(args: argparse.Namespace) -> None:
     catalog = resolve_catalog(args.catalog, args.dataset)
     mapped = movielens.load(args.dataset, args.data_dir, catalog, force=args.force)
     if not args.quiet:
-        print("\n".join(mapped.describe()))
+        print_lines(mapped.describe())
 
 
 if __name__ == "__main__":

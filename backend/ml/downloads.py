@@ -126,7 +126,7 @@ def _download_with_retries(
             except _BrokenOffError as error:
                 reason = str(error)
             if wait is not None:
-                logger.info("%s: %s; trying again in %.0f s", without_password(url), reason, wait)
+                logger.debug("%s: %s; trying again in %.0f s", without_password(url), reason, wait)
                 time.sleep(wait)
     raise SourceError(f"{reason} ({len(WAITS) + 1} tries)")
 
@@ -160,7 +160,7 @@ def _open(
             raise (LapsedCertificateError if lapsed else SourceError)(
                 f"certificate refused: {cause.verify_message}"
             ) from None
-        raise _BrokenOffError(str(cause) or type(cause).__name__) from None
+        raise _BrokenOffError(_in_words(cause)) from None
     return response
 
 
@@ -190,4 +190,9 @@ def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(str(error) or type(error).__name__) from None
+        raise _BrokenOffError(_in_words(error)) from None
+
+
+def _in_words(error: object) -> str:
+    """What went wrong, without the platform's error number."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -25,12 +25,15 @@ def replace_together(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
 
     Yields one binary file per path, under a temporary name in the same folder. When the block ends
     well, all are synced to disk, then moved over their final names in the order given; when it
-    raises, none is. Temporary names are fixed (`.NAME.tmp`): what a killed process left behind is
-    overwritten by the next one. Hold `locked(folder)` meanwhile.
+    raises, none is moved. Temporary names are fixed (`.NAME.tmp`): what a killed process left
+    behind is overwritten by the next one. Hold `locked(folder)` meanwhile.
 
     Raises:
         OSError: the disk is full, the folder is read-only, and the like.
     """
+    for path in paths:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder is in the place of a file", str(path))
     temporary = [path.with_name(f".{path.name}.tmp") for path in paths]
     try:
         with ExitStack() as stack:
@@ -43,9 +46,11 @@ def replace_together(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
             name.replace(path)
         for folder in {path.parent for path in paths}:
             sync_folder(folder)
-    except BaseException:
+    except BaseException as error:
         for name in temporary:
             name.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(paths[0].parent)
         raise
 
 

@@ -13,7 +13,7 @@ from .datasets import DATASETS, LICENCE
 from .errors import InputError
 from .files import locked, replace_together
 from .film_ids import map_ml_100k_items, map_movielens_ids
-from .ratings import HIGHEST, LOWEST, make_ratings
+from .ratings import NOT_APP_PREFIX, check_bounds, make_ratings
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -53,7 +53,7 @@ class MappedRatings:
         lines = [
             f"Loaded {self.loaded:,} ratings, mapped {self.mapped:,} to TMDB, "
             f"{self.in_catalog:,} in catalog",
-            f"Kept {len(table):,} ({second:,} second ratings of a film by one user left out)",
+            f"Kept {len(table):,} ({second:,} left out: the same user rated the film again)",
         ]
         if self.dataset == "sample":
             lines.insert(0, f"This is a {sample.NOTICE}")
@@ -63,16 +63,16 @@ class MappedRatings:
                 f"ratings from {table['rating'].min():g} to {table['rating'].max():g}"
             )
         if self.catalog is not None:
-            lines.append(describe_coverage(table, self.catalog))
+            lines.append(describe_coverage(table, self.catalog, self.dataset))
         return lines
 
 
-def describe_coverage(ratings: pd.DataFrame, catalog: Collection[int]) -> str:
+def describe_coverage(ratings: pd.DataFrame, catalog: Collection[int], dataset: str) -> str:
     """How much of the catalog has ratings, and what to do where that is little."""
     covered = len(set(ratings["movie_id"].unique()) & set(catalog))
     share = covered / len(catalog)
     line = f"{covered:,} of the catalog's {len(catalog):,} films have ratings ({share:.1%})"
-    if share < LITTLE:
+    if share < LITTLE and dataset in ("ml-100k", "ml-latest-small"):
         line += "; a newer set covers newer films: --dataset ml-32m"
     return line
 
@@ -117,6 +117,8 @@ def load(
     in_catalog = len(kept)
     if "timestamp" in kept:
         kept = _keep_latest(kept)
+    if not in_catalog:
+        logger.warning("none of the films that have ratings is in the catalog")
     ratings = make_ratings(kept["user_id"], kept["movie_id"].astype("int64"), kept["rating"])
     return MappedRatings(dataset, ratings, loaded, len(mapped), in_catalog, catalog)
 
@@ -155,14 +157,10 @@ def _read_csv_set(dataset: str, data_dir: Path) -> pd.DataFrame:
 def _ratings_table(table: pd.DataFrame, tmdb_ids: pd.Series) -> pd.DataFrame:
     import pandas as pd
 
-    if not table["rating"].between(LOWEST, HIGHEST).all():
-        raise InputError(
-            f"ratings from {table['rating'].min()} to {table['rating'].max()}: "
-            f"expected {LOWEST} to {HIGHEST:g}"
-        )
+    check_bounds(table["rating"])
     return pd.DataFrame(
         {
-            "user_id": "ml_" + table["user_id"].astype("str"),
+            "user_id": NOT_APP_PREFIX + table["user_id"].astype("str"),
             "movie_id": tmdb_ids.astype("Int64"),
             "rating": table["rating"],
             "timestamp": table["timestamp"],
@@ -189,7 +187,7 @@ def _read_csv(path: Path, dtypes: dict[str, str], **options: object) -> pd.DataF
 
     try:
         return pd.read_csv(path, usecols=list(dtypes), dtype=dtypes, **options)  # type: ignore[call-overload,no-any-return]
-    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, OverflowError, pd.errors.ParserError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is not what it should be: {reason}") from None
 
@@ -202,8 +200,11 @@ def _write_lookup(films: pd.DataFrame, data_dir: Path) -> None:
     path = data_dir / LOOKUP
     if path.is_file() and path.read_bytes() == content:
         return
-    with locked(data_dir), replace_together(path) as (file,):
-        file.write(content)
+    try:
+        with locked(data_dir), replace_together(path) as (file,):
+            file.write(content)
+    except OSError as error:  # only for people to look at
+        logger.warning("%s could not be written: %s", path, error.strerror)
 
 
 def read_ml_100k_titles(data_dir: Path) -> dict[int, str]:

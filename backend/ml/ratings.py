@@ -46,8 +46,7 @@ def clean_app_ratings(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]
 
     A row is a rating if its user is not empty (and does not claim a MovieLens id), its film is a
     positive integer, and its rating a number from 0.5 to 5. Numbers may come as text. Of one
-    user's several ratings of a film the highest stays: the table has no time to go by, and this
-    is the rule under which pages of a keyset read give the same answer wherever they are cut.
+    user's several ratings of a film the highest stays: the table has no time to go by.
 
     Args:
         rows: columns user_id, movie_id and rating of any dtype, as the database gave them.
@@ -57,11 +56,11 @@ def clean_app_ratings(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]
     """
     import pandas as pd
 
-    users = rows["user_id"].where(rows["user_id"].notna(), "").astype(str).str.strip()
+    users = rows["user_id"].where(rows["user_id"].notna(), "").astype(str)
     movies = _numbers(rows["movie_id"])
     stars = _numbers(rows["rating"])
     reasons = {
-        "no user": users == "",
+        "no user": users.str.strip() == "",
         f"user id begins with the reserved {NOT_APP_PREFIX!r}": ~is_app_user(users),
         "film is no positive integer": ~((movies % 1 == 0) & (movies > 0) & (movies < 2**53)),
         "rating is no number": stars.isna(),
@@ -118,15 +117,21 @@ def check_ratings(table: pd.DataFrame) -> pd.DataFrame:
         raise InputError(
             "a ratings table has blank values: every row needs a user, film and rating"
         )
-    if len(table) and not table["rating"].between(LOWEST, HIGHEST).all():
-        raise InputError(
-            f"a ratings table has ratings from {table['rating'].min()} to {table['rating'].max()}: "
-            f"expected {LOWEST} to {HIGHEST:g}"
-        )
     try:
+        check_bounds(table["rating"])
         return make_ratings(*(table[name].reset_index(drop=True) for name in COLUMNS))
     except (TypeError, ValueError) as error:
         raise InputError(f"a ratings table has a value of the wrong type: {error}") from None
+
+
+def check_bounds(ratings: pd.Series) -> None:
+    """Raise InputError where a rating is blank or out of bounds."""
+    outside = ratings[~ratings.between(LOWEST, HIGHEST)]
+    if len(outside):
+        raise InputError(
+            f"{len(outside):,} ratings are outside {LOWEST} to {HIGHEST:g}, "
+            f"the first of them {outside.iloc[0]}"
+        )
 
 
 def rating_scale(ratings: pd.Series) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 from .files import locked, replace_together
-from .ratings import NOT_APP_PREFIX
+from .ratings import is_app_user
 from .sample import USER_PREFIX as SAMPLE_PREFIX
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ class Published:
     is_sample: bool
 
 
+def artifact_paths(models_dir: Path) -> list[Path]:
+    """The model's file, then the trainset's: the order they are put in place."""
+    return [models_dir / MODEL_FILE, models_dir / TRAINSET_FILE]
+
+
 def publish(svd: SVD, trainset: Trainset, models_dir: Path) -> list[Path]:
     """Write both artifacts under their final names once both are whole on the disk.
 
@@ -41,7 +46,7 @@ def publish(svd: SVD, trainset: Trainset, models_dir: Path) -> list[Path]:
     """
     import joblib
 
-    paths = [models_dir / MODEL_FILE, models_dir / TRAINSET_FILE]
+    paths = artifact_paths(models_dir)
     with locked(models_dir), replace_together(*paths) as (model_file, trainset_file):
         joblib.dump(svd, model_file)
         joblib.dump(trainset, trainset_file)
@@ -51,25 +56,30 @@ def publish(svd: SVD, trainset: Trainset, models_dir: Path) -> list[Path]:
 
 
 def read_published(models_dir: Path) -> Published | None:
-    """What the published trainset says of itself; None where nothing is published.
+    """What the published model's trainset says; None where nothing is published.
+
+    After a crash between the two files the model is the newer one, so it is asked first.
 
     Raises:
         InputError: something is there, but what it is cannot be read.
     """
     import joblib
+    import pandas as pd
 
-    path = models_dir / TRAINSET_FILE
-    if not path.is_file() and not (models_dir / MODEL_FILE).is_file():
+    path = next((p for p in artifact_paths(models_dir) if p.is_file()), None)
+    if path is None:
         return None
     try:
-        trainset: Any = joblib.load(path)
+        found: Any = joblib.load(path)
+        trainset = getattr(found, "trainset", found)
         users = [str(trainset.to_raw_uid(inner)) for inner in trainset.all_users()]
     except Exception as error:  # a broken pickle can raise anything
         raise InputError(
-            f"{path} cannot be read ({type(error).__name__}), so what is published is unknown: "
+            f"{path} cannot be read ({type(error).__name__}: {error!s:.80}), "
+            "so what is published is unknown: "
             f"move {MODEL_FILE} and {TRAINSET_FILE} away to build anew"
         ) from None
     return Published(
-        app_users=sum(not user.startswith(NOT_APP_PREFIX) for user in users),
+        app_users=int(is_app_user(pd.Series(users, dtype="str")).sum()),
         is_sample=all(user.startswith(SAMPLE_PREFIX) for user in users),
     )

@@ -41,7 +41,7 @@ def describe_build(
         f"Films     {combined['movie_id'].nunique():,}",
     ]
     if mapped.catalog is not None:
-        lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog)}")
+        lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog, mapped.dataset)}")
     lines.extend(
         f"{'Errors' if not n else '':10}RMSE {score.rmse:.4f}, MAE {score.mae:.4f}  {score.model}"
         for n, score in enumerate(scores)

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
+
+
+def interrupt(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Press Ctrl-C until the process ends: Python drops one that falls into an import's callback.
+
+    Returns:
+        The rest of stdout and stderr.
+    """
+    while True:
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def contents(folder: Path) -> dict[str, bytes]:

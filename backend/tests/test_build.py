@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -157,7 +158,8 @@ def test_parameters_reach_the_model(run: Run, tmp_path: Path) -> None:
     [
         ["--dataset", "ml-1m"], ["--cv", "1"], ["--factors", "0"], ["--epochs", "x"],
         ["--lr", "0"], ["--reg", "nan"], ["--seed", "-1"], ["--seed", "4294967296"],
-        ["--quiet", "--verbose"], ["--force"],
+        ["--quiet", "--verbose"], ["--force"], ["--lr", "x"], ["--models-dir", ""],
+        ["--data-dir", __file__],
     ],
 )  # fmt: skip
 def test_wrong_usage_exits_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +167,51 @@ def test_wrong_usage_exits_2(wrong: list[str], capsys: pytest.CaptureFixture[str
         main(wrong)
     assert stopped.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_more_folds_than_ratings_are_wrong_usage(run: Run, tmp_path: Path) -> None:
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "30000")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: --cv 30000 asks for more folds than")
+
+
+def test_an_env_file_that_is_not_utf_8_exits_3(script_env: dict[str, str], tmp_path: Path) -> None:
+    backend = Path(__file__).parents[1]
+    shutil.copytree(
+        backend / "ml", tmp_path / "ml", ignore=shutil.ignore_patterns("data", "models")
+    )
+    shutil.copy(backend / "config.py", tmp_path)
+    (tmp_path / ".env").write_text("SUPABASE_URL=https://x.supabase.co\n", encoding="utf-16")
+    done = subprocess.run(
+        [sys.executable, "-m", BUILD, "--dataset", "sample"],
+        cwd=tmp_path, env=script_env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: backend/.env or the environment is not readable")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_stdout_does_not_fail_a_build_that_is_published(
+    script_env: dict[str, str], tmp_path: Path
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", BUILD, "--dataset", "sample", "--models-dir", tmp_path],
+            cwd=Path(__file__).parents[1], env=script_env, stdout=full, stderr=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("WARNING: done, but the summary")
+    assert set(contents(tmp_path)) == {"svd_model.pkl", "cf_trainset.pkl"}
+
+
+def test_a_folder_in_a_files_place_exits_1_and_changes_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "cf_trainset.pkl").mkdir()
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
+    assert done.returncode == 1
+    assert "a folder is in the place of a file" in done.stderr.splitlines()[-1]
+    assert contents(tmp_path) == {}
 
 
 def test_no_catalog_exits_3_and_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
@@ -218,16 +265,21 @@ def test_a_sample_never_replaces_a_real_model_unless_told(run: Run, tmp_path: Pa
     assert release.read_published(tmp_path) == release.Published(app_users=0, is_sample=True)
 
 
-@pytest.mark.parametrize("broken", ["cut", "missing"])
-def test_a_published_model_that_cannot_be_read_is_not_replaced_by_a_sample(
-    run: Run, tmp_path: Path, broken: str
+def test_a_crash_between_the_two_files_does_not_block_the_next_build(
+    run: Run, tmp_path: Path
 ) -> None:
     build_sample(run, tmp_path)
-    trainset = tmp_path / "cf_trainset.pkl"
-    if broken == "cut":
-        trainset.write_bytes(trainset.read_bytes()[:1000])
-    else:
-        trainset.unlink()
+    (tmp_path / "cf_trainset.pkl").unlink()
+    build_sample(run, tmp_path)
+    assert set(contents(tmp_path)) == {"svd_model.pkl", "cf_trainset.pkl"}
+
+
+def test_a_published_model_that_cannot_be_read_is_not_replaced_by_a_sample(
+    run: Run, tmp_path: Path
+) -> None:
+    build_sample(run, tmp_path)
+    model = tmp_path / "svd_model.pkl"
+    model.write_bytes(model.read_bytes()[:1000])
     done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
     assert done.returncode == 3
     assert "move svd_model.pkl and cf_trainset.pkl away" in done.stderr.splitlines()[-1]

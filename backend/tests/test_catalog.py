@@ -22,6 +22,7 @@ from ml.errors import InputError
         [np.int64(11), np.int32(862)],
         pd.Series([11, 862]),
         pd.Index([11, 862]),
+        range(11, 863, 851),
     ],
     ids=lambda held: type(held).__name__,
 )
@@ -33,17 +34,17 @@ def test_any_sequence_of_integers_is_a_catalog(tmp_path: Path, held: object) -> 
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        ({"ids": [11]}, "holds a dict: expected a list of TMDB ids"),
-        ("11", "holds a str"),
-        ({11, 862}, "holds a set"),
-        (11, "holds a int"),
-        ([], "holds an empty list"),
+        ({"ids": [11]}, "holds an object of type dict: expected a list of TMDB ids"),
+        ("11", "type str"),
+        ({11, 862}, "type set"),
+        (11, "type int"),
+        ([], "is empty"),
         ([11, "862"], r"holds '862' \(str\) at position 1"),
         ([11, 862.0], r"holds 862.0 \(float\) at position 1"),
         ([True], r"holds True \(bool\) at position 0"),
         ([11, None], r"holds None \(NoneType\) at position 1"),
         (np.array([1.5]), r"holds 1.5 \(float\)"),
-        (pd.DataFrame({"id": [11]}), "holds a DataFrame"),
+        (pd.DataFrame({"id": [11]}), "type DataFrame"),
     ],
 )
 def test_anything_else_is_refused_saying_what_was_found(
@@ -54,11 +55,16 @@ def test_anything_else_is_refused_saying_what_was_found(
         read_catalog(tmp_path / "ids.pkl")
 
 
-@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x04\x95"])
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x04\x95", b"BZh9"])
 def test_a_file_that_is_no_dump_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "ids.pkl").write_bytes(content)
     with pytest.raises(InputError, match="is not a joblib dump"):
         read_catalog(tmp_path / "ids.pkl")
+
+
+def test_a_folder_is_no_catalog(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder"):
+        read_catalog(tmp_path)
 
 
 def test_a_missing_catalog_says_how_to_go_on(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from config import settings
 from ml import movielens
 from ml.datasets import DATASETS
-from ml.download_movielens import load_movielens_ratings_with_tmdb_mapping
+from ml.download_movielens import download_movielens_100k, load_movielens_ratings_with_tmdb_mapping
 from ml.errors import InputError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -131,7 +131,11 @@ def test_of_two_movie_ids_with_one_tmdb_id_the_latest_rating_stays(tmp_path: Pat
 @pytest.mark.parametrize(
     ("ratings", "links", "said"),
     [
-        ("1,7,9.0,100\n", "7,1,70\n", "ratings from 9.0 to 9.0: expected 0.5 to 5"),
+        ("1,7,9.0,100\n", "7,1,70\n", "1 ratings are outside 0.5 to 5, the first of them 9.0"),
+        ("1,7,,100\n", "7,1,70\n", "1 ratings are outside 0.5 to 5, the first of them nan"),
+        ("1,7,4.0,100\n", "7,1,70.5\n", "links.csv is not what it should be"),
+        ("1,7,4.0,100\n", "7,1,99999999999999999999\n", "links.csv is not what it should be"),
+        ("99999999999999999999,7,4.0,1\n", "7,1,7\n", "ratings.csv is not what it should be"),
         ("1,7,good,100\n", "7,1,70\n", "ratings.csv is not what it should be"),
         ("1,7\n", "7,1,70\n", "ratings.csv is not what it should be"),
         ("1,7,4.0,100\n", "7,1,seventy\n", "links.csv is not what it should be"),
@@ -151,6 +155,24 @@ def test_the_plans_function_gives_the_same_table(real_data: Path, tmp_path: Path
     table = load_movielens_ratings_with_tmdb_mapping(str(real_data), catalog=catalog)
     assert len(table) == 583 + 452
     assert len(load_movielens_ratings_with_tmdb_mapping(str(real_data), catalog="all")) == 99_645
+
+
+def test_the_plans_download_gives_the_folder_of_ml_100k(
+    movielens_archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "movielens_base_url", str(movielens_archives))
+    folder = download_movielens_100k(str(tmp_path))
+    assert folder == str(tmp_path / "ml-100k")
+    assert {path.name for path in Path(folder).iterdir()} == {"u.data", "u.item"}
+    assert (tmp_path / "links.csv").is_file()
+
+
+def test_a_base_folder_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "movielens_base_url", "~nobody-of-that-name/movielens")
+    with pytest.raises(InputError, match="there is no such folder"):
+        download_movielens_100k(str(tmp_path))
 
 
 def test_a_missing_catalog_warns_and_gives_an_empty_table(

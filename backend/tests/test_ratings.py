@@ -49,6 +49,11 @@ def test_a_row_with_two_faults_is_counted_once() -> None:
     assert (len(kept), dropped) == (0, {"no user": 1})
 
 
+def test_a_user_id_is_kept_to_the_letter() -> None:
+    kept, dropped = clean_app_ratings(rows((" anna", 1, 3), ("anna", 1, 4)))
+    assert (kept["user_id"].tolist(), dropped) == ([" anna", "anna"], {})
+
+
 def test_numbers_may_come_as_text_and_users_as_numbers() -> None:
     kept, dropped = clean_app_ratings(rows((7, "603", "4.5"), ("u", 11.0, 1)))
     assert dropped == {}
@@ -91,7 +96,7 @@ def test_combining_keeps_every_rating_movielens_first() -> None:
     [
         (pd.DataFrame({"user_id": ["u"], "rating": [3.0]}), "lacks movie_id"),
         (rows(("u", 1, None)), "blank values"),
-        (rows(("u", 1, 9.0)), "from 9.0 to 9.0"),
+        (rows(("u", 1, 9.0)), "the first of them 9.0"),
         (rows(("u", "eleven", 3.0)), "wrong type"),
     ],
 )
