@@ -10,12 +10,13 @@ import logging
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import movielens, ratings, release, summary
 from .cli import folder, make_parser, print_lines, resolve_catalog, run
-from .errors import GateError, InputError, SourceError, UsageError
+from .errors import SourceError, UsageError
 from .files import locked
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from surprise import SVD, Trainset
-    from surprise.dataset import DatasetAutoFolds
 
     from .evaluation import Score
 
@@ -94,12 +94,15 @@ def train_svd_model(
 
     Raises:
         InputError: no ratings, or not a ratings table.
+        GateError: training diverged.
     """
-    trainset = _make_dataset(combined_ratings).build_full_trainset()
+    from .svd import fit_svd
+    from .trainset import make_trainset
+
+    trainset = make_trainset(ratings.check_ratings(combined_ratings))
     low, high = trainset.rating_scale
     logger.info("training on %s ratings, scale %g to %g", f"{trainset.n_ratings:,}", low, high)
-    model = _make_svd(factors=factors, epochs=epochs, lr=lr, reg=reg, seed=seed).fit(trainset)
-    return model, trainset
+    return fit_svd(trainset, factors=factors, epochs=epochs, lr=lr, reg=reg, seed=seed), trainset
 
 
 def save_models(svd_model: SVD, trainset: Trainset, models_dir: str | None = None) -> None:
@@ -108,24 +111,6 @@ def save_models(svd_model: SVD, trainset: Trainset, models_dir: str | None = Non
     No reader sees half a file, and what was there stays until both are whole on the disk.
     """
     release.publish(svd_model, trainset, Path(models_dir or release.DEFAULT_MODELS_DIR))
-
-
-def _make_svd(*, factors: int, epochs: int, lr: float, reg: float, seed: int) -> SVD:
-    from surprise import SVD
-
-    return SVD(n_factors=factors, n_epochs=epochs, lr_all=lr, reg_all=reg, random_state=seed)
-
-
-def _make_dataset(combined_ratings: pd.DataFrame) -> DatasetAutoFolds:
-    """The ratings as Surprise reads them, on the scale they are on."""
-    from surprise import Dataset, Reader
-
-    table = ratings.check_ratings(combined_ratings)
-    if table.empty:
-        raise InputError(
-            "there are no ratings to train on: check the catalog, or take --catalog all"
-        )
-    return Dataset.load_from_df(table, Reader(rating_scale=ratings.rating_scale(table["rating"])))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -194,17 +179,16 @@ def _work(args: argparse.Namespace) -> None:
         scores: list[Score] = []
         if args.cv:
             from .evaluation import cross_validate
+            from .svd import fit_svd
 
             if args.cv > len(combined):
                 raise UsageError(
                     f"--cv {args.cv} asks for more folds than {len(combined):,} ratings"
                 )
             logger.info("cross-validation in %d folds", args.cv)
-            scores = cross_validate(
-                _make_dataset(combined), lambda: _make_svd(**parameters), args.cv, args.seed
-            )
+            scores = cross_validate(combined, partial(fit_svd, **parameters), args.cv, args.seed)
         svd, trainset = train_svd_model(combined, **parameters)
-        sanity = _check_sanity(svd, combined)
+        sanity = _predict_known_pair(svd, combined)
         files = release.publish(svd, trainset, args.models_dir)
     if not args.quiet:
         seconds = time.monotonic() - started
@@ -244,19 +228,8 @@ def _read_app_ratings_or_stop(models_dir: Path, allow_missing: bool) -> pd.DataF
     return table
 
 
-def _check_sanity(svd: SVD, combined: pd.DataFrame) -> str:
-    """Predict a known pair, and say what came.
-
-    Raises:
-        GateError: training has diverged.
-    """
-    import numpy as np
-
-    if not all(np.isfinite(array).all() for array in (svd.bu, svd.bi, svd.pu, svd.qi)):
-        raise GateError(
-            "training diverged: factors are not finite. Nothing was published; "
-            "lower --lr or raise --reg"
-        )
+def _predict_known_pair(svd: SVD, combined: pd.DataFrame) -> str:
+    """Predict the first rating, and say what came."""
     known = combined.iloc[0]
     prediction = svd.predict(known["user_id"], int(known["movie_id"]))
     user = (

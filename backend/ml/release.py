@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,14 @@ def publish(svd: SVD, trainset: Trainset, models_dir: Path) -> list[Path]:
     """
     import joblib
 
+    from .trainset import ArrayTrainset
+
+    slim = copy.copy(svd)
+    if isinstance(trainset, ArrayTrainset):  # else it is Surprise's own, and dumped as it is
+        slim.trainset = trainset.without_ratings()
     paths = artifact_paths(models_dir)
     with locked(models_dir), replace_together(*paths) as (model_file, trainset_file):
-        joblib.dump(svd, model_file)
+        joblib.dump(slim, model_file)
         joblib.dump(trainset, trainset_file)
     for path in paths:
         logger.info("wrote %s (%s bytes)", path, f"{path.stat().st_size:,}")

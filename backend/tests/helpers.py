@@ -8,17 +8,9 @@ from pathlib import Path
 
 
 def interrupt(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Press Ctrl-C until the process ends: Python drops one that falls into an import's callback.
-
-    Returns:
-        The rest of stdout and stderr.
-    """
-    while True:
-        process.send_signal(signal.SIGINT)
-        try:
-            return process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            continue
+    """Press Ctrl-C; return the rest of stdout and stderr once the process has ended."""
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=60)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

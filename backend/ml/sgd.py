@@ -1,0 +1,72 @@
+"""The inner loop of SGD for matrix factorization with biases, compiled by numba."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@cache
+def compiled_epoch() -> Callable[..., float]:
+    """`epoch`, compiled, from the cache on disk where there is one.
+
+    numba keeps its cache beside this file, or in the user's cache folder where that is read-only;
+    where neither can be written the loop is compiled anew in each process.
+    """
+    from numba import njit
+
+    options: dict[str, Any] = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(epoch)  # type: ignore[no-any-return]
+    except RuntimeError:  # no place for the cache
+        return njit(**options)(epoch)  # type: ignore[no-any-return]
+
+
+def epoch(
+    starts: Any, items: Any, ratings: Any, mean: float, bu: Any, bi: Any, pu: Any, qi: Any,
+    lr: float, reg: float,
+) -> float:  # fmt: skip
+    """One pass over all ratings, user after user; updates bu, bi, pu and qi in place.
+
+    For each rating r_ui, with e = r_ui - (mean + b_u + b_i + q_i . p_u):
+    b_u += lr (e - reg b_u), b_i += lr (e - reg b_i), p_u += lr (e q_i - reg p_u) and
+    q_i += lr (e p_u - reg q_i), both from the old values (Koren, Bell and Volinsky 2009).
+
+    Args:
+        starts: of each user's row and the end of the last, int64 (users + 1,).
+        items: inner ids by row, int32 (n,).
+        ratings: by row, float32 or float64 (n,).
+        mean: of all ratings.
+        bu: user biases, float64 (users,).
+        bi: item biases, float64 (items,).
+        pu: user factors, float64 (users, factors), C order.
+        qi: item factors, float64 (items, factors), C order.
+        lr: learning rate.
+        reg: regularisation.
+
+    Returns:
+        The sum of e squared, each before its own step.
+    """
+    squares = 0.0
+    factors = pu.shape[1]
+    for user in range(len(starts) - 1):
+        p = pu[user]
+        for n in range(starts[user], starts[user + 1]):
+            item = items[n]
+            q = qi[item]
+            dot = 0.0
+            for f in range(factors):
+                dot += q[f] * p[f]
+            error = ratings[n] - (mean + bu[user] + bi[item] + dot)
+            squares += error * error
+            bu[user] += lr * (error - reg * bu[user])
+            bi[item] += lr * (error - reg * bi[item])
+            for f in range(factors):
+                p_f = p[f]
+                q_f = q[f]
+                p[f] = p_f + lr * (error * q_f - reg * p_f)
+                q[f] = q_f + lr * (error * p_f - reg * q_f)
+    return squares

@@ -1,0 +1,227 @@
+"""A surprise Trainset whose ratings lie in arrays, with no Python object per rating."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from surprise import Trainset
+
+from .errors import InputError
+from .ratings import rating_scale
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+class Rows(NamedTuple):
+    """Compressed rows: row k is the slice from starts[k] to starts[k + 1] of the other two."""
+
+    starts: NDArray[np.int64]
+    others: NDArray[np.int32]
+    """Inner ids of the items a user rated, or of the users who rated an item."""
+    ratings: NDArray[Any]
+    """float32 where that is exact, else float64."""
+
+
+class RawIds:
+    """Raw ids by inner id, in arrays: int64, or UTF-8 text end to end; other kinds in a list."""
+
+    def __init__(self, ids: Sequence[Any]) -> None:
+        kinds = set(map(type, ids))
+        self._kind = next(iter(kinds)) if len(kinds) == 1 else object
+        if self._kind is int:
+            self._data: Any = np.array(ids, dtype=np.int64)
+        elif self._kind is str:
+            encoded = [value.encode() for value in ids]
+            self._data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+            self._ends = np.cumsum([len(value) for value in encoded], dtype=np.int64)
+        else:
+            self._data = list(ids)
+
+    def tolist(self) -> list[Any]:
+        """The raw ids as Python objects, by inner id."""
+        if self._kind is not str:
+            return list(self._data.tolist() if self._kind is int else self._data)
+        text, ends = self._data.tobytes(), self._ends.tolist()
+        return [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+
+
+class IdTrainset(Trainset):  # type: ignore[misc]
+    """Ids, counts, mean and scale of a trainset: what a model in a file needs of it to predict.
+
+    Its methods on ids are those of `surprise.Trainset`; the ratings themselves are in the
+    trainset's own file, and asking for them here says so.
+    """
+
+    def __init__(
+        self,
+        users: RawIds,
+        items: RawIds,
+        counts: tuple[int, int, int],
+        scale: tuple[float, float],
+        global_mean: float,
+    ) -> None:
+        self._users, self._items = users, items
+        self.n_users, self.n_items, self.n_ratings = counts
+        self.rating_scale = scale
+        self._global_mean = global_mean
+        self._inner2raw_id_users = self._inner2raw_id_items = None
+
+    @cached_property
+    def _raw2inner_id_users(self) -> dict[Any, int]:
+        return {raw: inner for inner, raw in enumerate(self.raw_users())}
+
+    @cached_property
+    def _raw2inner_id_items(self) -> dict[Any, int]:
+        return {raw: inner for inner, raw in enumerate(self.raw_items())}
+
+    def raw_users(self) -> list[Any]:
+        """The users' raw ids by inner id."""
+        return self._users.tolist()
+
+    def raw_items(self) -> list[Any]:
+        """The items' raw ids by inner id."""
+        return self._items.tolist()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The arrays; what was derived from them is derived anew after loading."""
+        derived = {name for name in vars(type(self)) | vars(IdTrainset) if name in vars(self)}
+        state = {name: value for name, value in vars(self).items() if name not in derived}
+        return state | {"_inner2raw_id_users": None, "_inner2raw_id_items": None}
+
+    @property
+    def ur(self) -> Mapping[int, list[tuple[int, float]]]:
+        """Not here."""
+        raise AttributeError("the model's file has no ratings: they are in cf_trainset.pkl")
+
+    ir = ur
+
+    def knows_user(self, uid: object) -> bool:
+        """Whether `uid` is an inner user id."""
+        return _is_inner(uid, self.n_users)
+
+    def knows_item(self, iid: object) -> bool:
+        """Whether `iid` is an inner item id."""
+        return _is_inner(iid, self.n_items)
+
+
+class ArrayTrainset(IdTrainset):
+    """A `surprise.Trainset` over arrays: every documented method and attribute is the same.
+
+    The ratings are held in the order they came in, 12 bytes each where float32 is exact; rows by
+    user and by item are made when first asked for.
+    """
+
+    def __init__(
+        self,
+        users: RawIds,
+        items: RawIds,
+        ratings: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any]],
+        counts: tuple[int, int],
+        scale: tuple[float, float],
+    ) -> None:
+        self._user_codes, self._item_codes, self._ratings = ratings
+        mean = float(np.mean(self._ratings, dtype=np.float64)) if len(self._ratings) else np.nan
+        super().__init__(users, items, (*counts, len(self._ratings)), scale, mean)
+
+    @cached_property
+    def by_user(self) -> Rows:
+        """The ratings of each user, in the order they came in."""
+        return _group(self._user_codes, self._item_codes, self._ratings, self.n_users)
+
+    @cached_property
+    def by_item(self) -> Rows:
+        """The ratings of each item, in the order they came in."""
+        return _group(self._item_codes, self._user_codes, self._ratings, self.n_items)
+
+    @cached_property
+    def ur(self) -> Mapping[int, list[tuple[int, float]]]:
+        """The users' ratings: lists of (inner item id, rating) by inner user id, made on demand."""
+        return _RowsOfTuples(self.by_user)
+
+    @cached_property
+    def ir(self) -> Mapping[int, list[tuple[int, float]]]:
+        """The items' ratings: lists of (inner user id, rating) by inner item id, made on demand."""
+        return _RowsOfTuples(self.by_item)
+
+    def without_ratings(self) -> IdTrainset:
+        """What a model's file needs."""
+        counts = self.n_users, self.n_items, self.n_ratings
+        return IdTrainset(self._users, self._items, counts, self.rating_scale, self.global_mean)
+
+
+class _RowsOfTuples(Mapping[int, list[tuple[int, float]]]):
+    """Rows as Surprise's algorithms read them; an unknown key has no ratings, as there."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __getitem__(self, inner: int) -> list[tuple[int, float]]:
+        if inner not in self:
+            return []
+        row = slice(self._rows.starts[inner], self._rows.starts[inner + 1])
+        return list(
+            zip(self._rows.others[row].tolist(), self._rows.ratings[row].tolist(), strict=True)
+        )
+
+    def __contains__(self, inner: object) -> bool:
+        return _is_inner(inner, len(self))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._rows.starts) - 1
+
+
+def make_trainset(table: pd.DataFrame) -> ArrayTrainset:
+    """A trainset of every row of a ratings table, on the scale its ratings are on.
+
+    Inner ids follow first appearance, as in Surprise.
+
+    Raises:
+        InputError: no ratings.
+    """
+    import pandas as pd
+
+    if table.empty:
+        raise InputError(
+            "there are no ratings to train on: check the catalog, or take --catalog all"
+        )
+    user_codes, users = pd.factorize(table["user_id"])
+    item_codes, items = pd.factorize(table["movie_id"])
+    exact = table["rating"].to_numpy(np.float64)
+    small = exact.astype(np.float32)
+    return ArrayTrainset(
+        RawIds(users.tolist()),
+        RawIds(items.tolist()),
+        (
+            user_codes.astype(np.int32),
+            item_codes.astype(np.int32),
+            small if np.array_equal(small, exact) else exact,
+        ),
+        (len(users), len(items)),
+        rating_scale(table["rating"]),
+    )
+
+
+def _is_inner(inner: object, count: int) -> bool:
+    return isinstance(inner, int | np.integer) and 0 <= int(inner) < count
+
+
+def _group(
+    keys: NDArray[np.int32], others: NDArray[np.int32], ratings: NDArray[Any], count: int
+) -> Rows:
+    """Rows by key; within a row the order is kept."""
+    starts = np.zeros(count + 1, dtype=np.int64)
+    np.cumsum(np.bincount(keys, minlength=count), out=starts[1:])
+    if np.all(keys[1:] >= keys[:-1]):
+        return Rows(starts, others, ratings)
+    order = np.argsort(keys, kind="stable")
+    return Rows(starts, others[order], ratings[order])

@@ -1,0 +1,159 @@
+"""Training on arrays: Surprise's own numbers, on all of ML-100K, and files that stay small."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from surprise import SVD, Dataset, Reader, Trainset
+from surprise.prediction_algorithms import matrix_factorization
+
+from config import settings
+from ml import movielens
+from ml.build_collaborative import save_models, train_svd_model
+from ml.errors import GateError
+from ml.sample import sample_ratings
+from ml.svd import predict_pairs
+
+ARRAYS = ("bu", "bi", "pu", "qi")
+
+
+def fit_plainly(table: pd.DataFrame) -> SVD:
+    """The plan's steps in plain Surprise."""
+    data = Dataset.load_from_df(table, Reader(rating_scale=(1, 5)))
+    model = SVD(n_factors=100, n_epochs=20, lr_all=0.005, reg_all=0.02, random_state=0)
+    return model.fit(data.build_full_trainset())
+
+
+@pytest.fixture(scope="module")
+def real_ratings(
+    movielens_archives: Path, tmp_path_factory: pytest.TempPathFactory
+) -> pd.DataFrame:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "movielens_base_url", str(movielens_archives))
+        return movielens.load("ml-100k", tmp_path_factory.mktemp("data"), None).ratings
+
+
+@pytest.fixture(scope="module")
+def both(real_ratings: pd.DataFrame) -> tuple[SVD, SVD]:
+    """Our model and Surprise's, of the same ratings and seed."""
+    return train_svd_model(real_ratings, seed=0)[0], fit_plainly(real_ratings)
+
+
+def test_arrays_agree_with_surprises_fit_on_all_of_ml_100k(both: tuple[SVD, SVD]) -> None:
+    ours, plain = both
+    assert type(ours) is matrix_factorization.SVD
+    for name in ARRAYS:
+        array, expected = getattr(ours, name), getattr(plain, name)
+        assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
+        np.testing.assert_allclose(array, expected, rtol=0, atol=1e-9)
+    assert vars(ours).keys() == vars(plain).keys()
+
+
+def test_every_prediction_agrees_with_surprises(both: tuple[SVD, SVD]) -> None:
+    """All 943 x 1,645 pairs by formula, and thousands of them one by one."""
+    ours, plain = both
+    users, items = (grid.ravel() for grid in np.indices((943, 1645)))
+    estimates = [predict_pairs(model, users, items) for model in both]
+    np.testing.assert_allclose(*estimates, rtol=0, atol=1e-9)
+    raw = ours.trainset
+    for n in range(0, len(users), 397):
+        pair = raw.to_raw_uid(users[n]), raw.to_raw_iid(items[n])
+        expected = plain.predict(*pair).est
+        assert abs(ours.predict(*pair).est - expected) <= 1e-9
+        assert abs(estimates[0][n] - expected) <= 1e-9
+
+
+@pytest.mark.parametrize("pair", [("nobody", 11), ("ml_196", -5), ("nobody", -5)])
+def test_unknown_users_and_films_are_predicted_as_surprise_does(
+    both: tuple[SVD, SVD], pair: tuple[str, int]
+) -> None:
+    ours, plain = (model.predict(*pair) for model in both)
+    assert abs(ours.est - plain.est) <= 1e-9
+    assert ours.details == plain.details
+    inner = [-1 if pair[0] == "nobody" else both[0].trainset.to_inner_uid(pair[0])]
+    film = [-1 if pair[1] == -5 else both[0].trainset.to_inner_iid(pair[1])]
+    assert abs(predict_pairs(both[0], np.array(inner), np.array(film))[0] - plain.est) <= 1e-9
+
+
+def test_training_that_diverges_names_the_parameters_to_lower() -> None:
+    with np.errstate(all="ignore"), pytest.raises(GateError, match="lower --lr or raise --reg"):
+        train_svd_model(sample_ratings().head(2000), lr=10)
+
+
+def test_the_models_file_does_not_grow_with_the_ratings(tmp_path: Path) -> None:
+    table = sample_ratings()
+    sizes = []
+    for rows in (table.drop_duplicates("user_id"), table):
+        films = table.drop_duplicates("movie_id")
+        few = pd.concat([rows, films]).drop_duplicates(["user_id", "movie_id"])
+        save_models(*train_svd_model(few, epochs=1, factors=5), str(tmp_path))
+        sizes.append((tmp_path / "svd_model.pkl").stat().st_size)
+    assert sizes[0] == sizes[1]
+
+
+def test_a_loaded_model_predicts_the_same_and_says_where_its_ratings_are(tmp_path: Path) -> None:
+    table = sample_ratings()
+    model, trainset = train_svd_model(table, epochs=2)
+    save_models(model, trainset, str(tmp_path))
+    loaded = joblib.load(tmp_path / "svd_model.pkl")
+    assert type(loaded) is matrix_factorization.SVD
+    assert isinstance(loaded.trainset, Trainset)
+    assert loaded.trainset.n_ratings == len(table)
+    assert model.trainset is trainset  # saving changes nothing in memory
+    for user, film, _ in table.head(200).itertuples(index=False):
+        assert loaded.predict(user, film).est == model.predict(user, film).est
+    with pytest.raises(AttributeError, match=r"they are in cf_trainset\.pkl"):
+        _ = loaded.trainset.ur
+
+
+def test_workers_can_share_one_copy_by_mmap(tmp_path: Path) -> None:
+    model, trainset = train_svd_model(sample_ratings(), epochs=1)
+    save_models(model, trainset, str(tmp_path))
+    mapped = joblib.load(tmp_path / "svd_model.pkl", mmap_mode="r")
+    rows = joblib.load(tmp_path / "cf_trainset.pkl", mmap_mode="r")
+    assert isinstance(mapped.pu, np.memmap)
+    assert isinstance(mapped.qi, np.memmap)
+    assert mapped.predict("ml_sample_1", 862) == model.predict("ml_sample_1", 862)
+    assert rows.ur == trainset.ur
+
+
+def test_old_artifacts_of_plain_surprise_still_serve_and_are_judged(tmp_path: Path) -> None:
+    from ml.release import Published, read_published
+
+    plain = fit_plainly(sample_ratings().head(500))
+    joblib.dump(plain, tmp_path / "svd_model.pkl")
+    joblib.dump(plain.trainset, tmp_path / "cf_trainset.pkl")
+    assert read_published(tmp_path) == Published(app_users=0, is_sample=True)
+    save_models(plain, plain.trainset, str(tmp_path / "again"))
+    loaded = joblib.load(tmp_path / "again" / "svd_model.pkl")
+    assert loaded.predict("ml_sample_1", 862) == plain.predict("ml_sample_1", 862)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_read_only_install_trains_with_and_without_a_home(
+    script_env: dict[str, str], tmp_path: Path
+) -> None:
+    """No place for the compiled loop beside the code; then none in the home either."""
+    backend = Path(__file__).parents[1]
+    keep_out = shutil.ignore_patterns("data", "models", "__pycache__")
+    shutil.copytree(backend / "ml", tmp_path / "ml", ignore=keep_out)
+    shutil.copy(backend / "config.py", tmp_path)
+    (tmp_path / "ml" / "__pycache__").write_text("no folder, so no cache", encoding="utf-8")
+    (tmp_path / "home").mkdir()
+    for home in (tmp_path / "home", tmp_path / "config.py"):  # the second is no folder
+        env = script_env | {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+        env["SURPRISE_DATA_FOLDER"] = str(tmp_path)  # importing surprise makes this folder
+        done = subprocess.run(
+            [sys.executable, "-m", "ml.build_collaborative", "--dataset", "sample", "--quiet",
+             "--models-dir", tmp_path / "models"],
+            cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
