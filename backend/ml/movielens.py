@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 from . import sample
 from .archives import ensure_files
 from .datasets import DATASETS, LICENCE
-from .errors import InputError
 from .files import locked, replace_together
 from .film_ids import map_ml_100k_items, map_movielens_ids
-from .ratings import NOT_APP_PREFIX, check_bounds, make_ratings
+from .movielens_files import read_links, read_ml_100k_titles, read_ratings
+from .ratings import NOT_APP_PREFIX, check_bounds, check_ratings, make_ratings
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 logger = logging.getLogger("ml.movielens")
 
@@ -104,97 +106,86 @@ def load(
         InputError, SourceError: see `archives.ensure_files`; or a file's content is no ratings.
     """
     if dataset == "sample":
-        mapped = sample.sample_ratings()
-        loaded = len(mapped)
+        table = sample.sample_ratings()
+        kept = table if catalog is None else table[table["movie_id"].isin(catalog)]
+        mapped = MappedRatings(
+            dataset, check_ratings(kept), len(table), len(table), len(kept), catalog
+        )
     else:
         fetch(dataset, data_dir, force=force)
-        table = (
-            _read_ml_100k(data_dir) if dataset == "ml-100k" else _read_csv_set(dataset, data_dir)
-        )
-        loaded = len(table)
-        mapped = table[table["movie_id"].notna()]
-    kept = mapped if catalog is None else mapped[mapped["movie_id"].isin(catalog)]
-    in_catalog = len(kept)
-    if "timestamp" in kept:
-        kept = _keep_latest(kept)
-    if not in_catalog:
+        mapped = _map_films(dataset, *_read(dataset, data_dir), catalog)
+    if not mapped.in_catalog:
         logger.warning("none of the films that have ratings is in the catalog")
-    ratings = make_ratings(kept["user_id"], kept["movie_id"].astype("int64"), kept["rating"])
-    return MappedRatings(dataset, ratings, loaded, len(mapped), in_catalog, catalog)
+    return mapped
 
 
-def _keep_latest(table: pd.DataFrame) -> pd.DataFrame:
-    """Of a user's ratings of one film the latest; of equal times the one further down the file."""
-    in_time = table.sort_values("timestamp", kind="stable")
-    return in_time.drop_duplicates(["user_id", "movie_id"], keep="last").sort_index()
+def _read(dataset: str, data_dir: Path) -> tuple[pd.DataFrame, pd.Series]:
+    """A set's ratings (see `movielens_files.read_ratings`), and TMDB id (Int64) by film."""
+    if dataset == "ml-100k":
+        names = {"user": "user_id", "film": "item_id", "rating": "rating", "timestamp": "timestamp"}
+        ratings = read_ratings(data_dir / "ml-100k" / "u.data", names, separator="\t")
+        films = map_ml_100k_items(read_links(data_dir / "links.csv"))
+        _write_lookup(films, data_dir)
+    else:
+        names = {"user": "userId", "film": "movieId", "rating": "rating", "timestamp": "timestamp"}
+        ratings = read_ratings(data_dir / dataset / "ratings.csv", names)
+        films = map_movielens_ids(read_links(data_dir / dataset / "links.csv"))
+    return ratings, films["tmdb_id"]
 
 
-def _read_ml_100k(data_dir: Path) -> pd.DataFrame:
-    """ML-100K with movie_id under TMDB (Int64, blank where there is none); writes the look-up."""
-    table = _read_csv(
-        data_dir / "ml-100k" / "u.data",
-        {"item_id": "int64", "user_id": "int64", "rating": "float64", "timestamp": "int64"},
-        sep="\t",
-        names=["user_id", "item_id", "rating", "timestamp"],
-    )
-    links = data_dir / "links.csv"
-    films = map_ml_100k_items(_read_links(links) if links.is_file() else _no_links())
-    _write_lookup(films, data_dir)
-    return _ratings_table(table, table["item_id"].map(films["tmdb_id"]))
-
-
-def _read_csv_set(dataset: str, data_dir: Path) -> pd.DataFrame:
-    """A set whose ratings.csv and links.csv share one id space; columns as `_read_ml_100k`."""
-    folder = data_dir / dataset
-    table = _read_csv(
-        folder / "ratings.csv",
-        {"userId": "int64", "movieId": "int64", "rating": "float64", "timestamp": "int64"},
-    ).rename(columns={"userId": "user_id"})
-    films = map_movielens_ids(_read_links(folder / "links.csv"))
-    return _ratings_table(table, table["movieId"].map(films["tmdb_id"]))
-
-
-def _ratings_table(table: pd.DataFrame, tmdb_ids: pd.Series) -> pd.DataFrame:
+def _map_films(
+    dataset: str, table: pd.DataFrame, tmdb_ids: pd.Series, catalog: frozenset[int] | None
+) -> MappedRatings:
+    """Put the ratings under TMDB ids; keep those in the catalog, each user's latest of a film."""
+    import numpy as np
     import pandas as pd
 
     check_bounds(table["rating"])
-    return pd.DataFrame(
-        {
-            "user_id": NOT_APP_PREFIX + table["user_id"].astype("str"),
-            "movie_id": tmdb_ids.astype("Int64"),
-            "rating": table["rating"],
-            "timestamp": table["timestamp"],
-        }
+    film_codes, films = pd.factorize(table["film"])
+    ids = tmdb_ids.reindex(films).fillna(0).to_numpy(np.int64)
+    wanted = ids > 0
+    mapped = int(np.count_nonzero(wanted[film_codes]))
+    if catalog is not None:
+        wanted &= np.isin(ids, list(catalog))
+    keep = wanted[film_codes]
+    in_catalog = int(np.count_nonzero(keep))
+    loaded = len(table)
+    table = table.assign(film=ids[film_codes])[keep]
+    del film_codes, keep
+    user_codes, users = pd.factorize(table["user"])
+    latest = _latest(user_codes, table["film"].to_numpy(), table["timestamp"].to_numpy())
+    names = pd.Index(NOT_APP_PREFIX + pd.Series(users).astype("str"))
+    ratings = make_ratings(
+        pd.Categorical.from_codes(user_codes[latest].astype(np.int32), names),
+        table["film"].to_numpy()[latest],
+        table["rating"].to_numpy()[latest],
     )
+    return MappedRatings(dataset, ratings, loaded, mapped, in_catalog, catalog)
 
 
-def _read_links(path: Path) -> pd.Series:
-    """TMDB id (Int64, blank where links.csv has none) by movieId."""
-    table = _read_csv(path, {"movieId": "int64", "tmdbId": "Int64"})
-    return table.drop_duplicates("movieId").set_index("movieId")["tmdbId"]
-
-
-def _no_links() -> pd.Series:
-    """Links of no film: the id table alone decides."""
+def _latest(
+    users: NDArray[np.intp], films: NDArray[np.int64], times: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Which rows stay: of a user's ratings of one film the latest, of equal times the last."""
+    import numpy as np
     import pandas as pd
 
-    return pd.Series(dtype="Int64", index=pd.Index([], dtype="int64"))
-
-
-def _read_csv(path: Path, dtypes: dict[str, str], **options: object) -> pd.DataFrame:
-    """Read the columns of `dtypes`; a file that does not have them so is an input error."""
-    import pandas as pd
-
-    try:
-        return pd.read_csv(path, usecols=list(dtypes), dtype=dtypes, **options)  # type: ignore[call-overload,no-any-return]
-    except (ValueError, TypeError, OverflowError, pd.errors.ParserError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is not what it should be: {reason}") from None
+    film_codes, unique = pd.factorize(films)
+    keys = users * np.int64(len(unique)) + film_codes
+    in_order = np.sort(keys)
+    repeated = in_order[1:][in_order[1:] == in_order[:-1]]
+    stay = np.ones(len(keys), dtype=bool)
+    rows = np.flatnonzero(pd.Series(keys).isin(repeated))
+    several = pd.DataFrame({"key": keys[rows], "time": times[rows], "row": rows})
+    last = several.sort_values("time", kind="stable").drop_duplicates("key", keep="last")["row"]
+    stay[rows] = False
+    stay[last] = True
+    return stay
 
 
 def _write_lookup(films: pd.DataFrame, data_dir: Path) -> None:
     """`ml-100k-tmdb.csv`: what became of each film of ML-100K, for people to look up."""
-    titles = read_ml_100k_titles(data_dir)
+    titles = read_ml_100k_titles(data_dir / "ml-100k" / "u.item")
     lookup = films.assign(title=films.index.map(titles))[["title", "tmdb_id", "source"]]
     content = lookup.to_csv(lineterminator="\n").encode()
     path = data_dir / LOOKUP
@@ -205,9 +196,3 @@ def _write_lookup(films: pd.DataFrame, data_dir: Path) -> None:
             file.write(content)
     except OSError as error:  # only for people to look at
         logger.warning("%s could not be written: %s", path, error.strerror)
-
-
-def read_ml_100k_titles(data_dir: Path) -> dict[int, str]:
-    """Title by item_id, from u.item (Latin-1)."""
-    with (data_dir / "ml-100k" / "u.item").open(encoding="latin-1") as lines:
-        return {int(line.split("|")[0]): line.split("|")[1] for line in lines}

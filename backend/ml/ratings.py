@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ["user_id", "movie_id", "rating"]
-"""user_id: str; movie_id: int64, a TMDB id; rating: float64, in stars from LOWEST to HIGHEST."""
+"""user_id: categorical of str; movie_id: int64, a TMDB id; rating: float64, LOWEST to HIGHEST.
+
+Categorical, because a user's id as text in each row would take gigabytes on the large sets.
+"""
 
 LOWEST, HIGHEST = 0.5, 5.0
 
@@ -20,15 +23,20 @@ NOT_APP_PREFIX = "ml_"
 
 def make_ratings(user_ids: object, movie_ids: object, ratings: object) -> pd.DataFrame:
     """A ratings table with the declared columns and dtypes and a fresh index."""
+    import numpy as np
     import pandas as pd
 
+    users = getattr(user_ids, "array", user_ids)
+    if not isinstance(users, pd.Categorical):
+        users = pd.Categorical(pd.Series(users, dtype="str"))
     return pd.DataFrame(
         {
-            "user_id": pd.Series(user_ids, dtype="str"),
-            "movie_id": pd.Series(movie_ids, dtype="int64"),
-            "rating": pd.Series(ratings, dtype="float64"),
-        }
-    ).reset_index(drop=True)
+            "user_id": users,
+            "movie_id": np.asarray(movie_ids, dtype=np.int64),
+            "rating": np.asarray(ratings, dtype=np.float64),
+        },
+        copy=False,
+    )
 
 
 def empty_ratings() -> pd.DataFrame:
@@ -95,10 +103,16 @@ def combine(ml_ratings: pd.DataFrame, real_ratings: pd.DataFrame) -> pd.DataFram
     Raises:
         InputError: a table lacks a column, or a value is no rating.
     """
-    import pandas as pd
+    import numpy as np
+    from pandas.api.types import union_categoricals
 
     tables = [check_ratings(ml_ratings), check_ratings(real_ratings)]
-    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    full = [table for table in tables if len(table)]
+    if len(full) < 2:
+        return full[0] if full else tables[0]
+    users = union_categoricals([table["user_id"] for table in full])
+    rest = (np.concatenate([table[name] for table in full]) for name in COLUMNS[1:])
+    return make_ratings(users, *rest)
 
 
 def check_ratings(table: pd.DataFrame) -> pd.DataFrame:
@@ -119,7 +133,7 @@ def check_ratings(table: pd.DataFrame) -> pd.DataFrame:
         )
     try:
         check_bounds(table["rating"])
-        return make_ratings(*(table[name].reset_index(drop=True) for name in COLUMNS))
+        return make_ratings(*(table[name] for name in COLUMNS))
     except (TypeError, ValueError) as error:
         raise InputError(f"a ratings table has a value of the wrong type: {error}") from None
 

@@ -19,7 +19,7 @@ from ml.download_movielens import download_movielens_100k, load_movielens_rating
 from ml.errors import InputError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-DTYPES = {"user_id": "str", "movie_id": "int64", "rating": "float64"}
+DTYPES = {"user_id": "category", "movie_id": "int64", "rating": "float64"}
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def test_of_two_ratings_of_a_film_the_highest_stays(order: tuple[float, float]) 
 @pytest.mark.parametrize("table", [empty_ratings(), clean_app_ratings(rows())[0]])
 def test_an_empty_table_has_the_declared_columns_and_dtypes(table: pd.DataFrame) -> None:
     assert table.dtypes.astype(str).to_dict() == {
-        "user_id": "str",
+        "user_id": "category",
         "movie_id": "int64",
         "rating": "float64",
     }
