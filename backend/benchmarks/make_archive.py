@@ -35,7 +35,7 @@ def draw_ratings(ratings: int, users: int, films: int, seed: int = 0) -> pd.Data
     user_bias, film_bias = rng.normal(0, 0.4, users), rng.normal(-0.2, 0.4, films)
     user_taste, film_taste = rng.normal(0, 0.3, (users, 8)), rng.normal(0, 0.5, (films, 8))
     parts: list[np.ndarray] = []
-    have, least = 0, np.minimum(np.ceil(wanted), films * 0.6).astype(np.int64)
+    least = np.minimum(np.ceil(wanted), films * 0.6).astype(np.int64)
     for start in tqdm(range(0, users, BLOCK), "drawing", unit_scale=BLOCK, unit=" users"):
         keys = np.zeros(0, dtype=np.int64)
         for _ in range(4):  # what was drawn twice is drawn again
@@ -46,10 +46,11 @@ def draw_ratings(ratings: int, users: int, films: int, seed: int = 0) -> pd.Data
             films_drawn = np.searchsorted(popularity, rng.random(len(again)) * popularity[-1])
             keys = np.unique(np.concatenate([keys, again * films + films_drawn]))
         parts.append(keys)
-        have += len(keys)
     keys = np.concatenate(parts)
-    if have < ratings:
-        raise SystemExit(f"{have:,} pairs drawn, {ratings:,} wanted: more users or films are needed")
+    while len(keys) < ratings:  # small sets: popular films run out, the rest is drawn evenly
+        more = rng.integers(0, users * films, 2 * (ratings - len(keys)))
+        keys = np.unique(np.concatenate([keys, more]))
+    have = len(keys)
     stay = np.ones(have, dtype=bool)
     stay[rng.choice(have, have - ratings, replace=False)] = False
     keys = keys[stay]

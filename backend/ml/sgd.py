@@ -52,21 +52,35 @@ def epoch(
     """
     squares = 0.0
     factors = pu.shape[1]
+    keep = 1.0 - lr * reg
     for user in range(len(starts) - 1):
+        start, end = starts[user], starts[user + 1]
+        if start == end:
+            continue
         p = pu[user]
-        for n in range(starts[user], starts[user + 1]):
+        b = bu[user]
+        q = qi[items[start]]
+        dot = 0.0
+        for f in range(factors):
+            dot += q[f] * p[f]
+        for n in range(start, end):
             item = items[n]
             q = qi[item]
-            dot = 0.0
-            for f in range(factors):
-                dot += q[f] * p[f]
-            error = ratings[n] - (mean + bu[user] + bi[item] + dot)
+            error = ratings[n] - (mean + b + bi[item] + dot)
             squares += error * error
-            bu[user] += lr * (error - reg * bu[user])
+            b += lr * (error - reg * b)
             bi[item] += lr * (error - reg * bi[item])
+            step = lr * error
+            # The next rating's product is taken in the same pass, which halves the work on p. It
+            # reads its item after this step's writes, as it may be the same item.
+            following = qi[items[min(n + 1, end - 1)]]
+            dot = 0.0
             for f in range(factors):
                 p_f = p[f]
                 q_f = q[f]
-                p[f] = p_f + lr * (error * q_f - reg * p_f)
-                q[f] = q_f + lr * (error * p_f - reg * q_f)
+                p_new = keep * p_f + step * q_f
+                p[f] = p_new
+                q[f] = keep * q_f + step * p_f
+                dot += following[f] * p_new
+        bu[user] = b
     return squares

@@ -19,6 +19,7 @@ from config import settings
 from ml import movielens
 from ml.build_collaborative import save_models, train_svd_model
 from ml.errors import GateError
+from ml.ratings import make_ratings
 from ml.sample import sample_ratings
 from ml.svd import predict_pairs
 
@@ -81,6 +82,14 @@ def test_unknown_users_and_films_are_predicted_as_surprise_does(
     inner = [-1 if pair[0] == "nobody" else both[0].trainset.to_inner_uid(pair[0])]
     film = [-1 if pair[1] == -5 else both[0].trainset.to_inner_iid(pair[1])]
     assert abs(predict_pairs(both[0], np.array(inner), np.array(film))[0] - plain.est) <= 1e-9
+
+
+def test_a_film_rated_twice_in_a_row_is_trained_on_as_surprise_does() -> None:
+    rows = [("a", 1, 5), ("a", 1, 2), ("a", 1, 4), ("b", 2, 3), ("b", 1, 1), ("b", 1, 5)]
+    table = make_ratings(*map(list, zip(*rows, strict=True)))
+    ours, plain = train_svd_model(table)[0], fit_plainly(table)
+    for name in ARRAYS:
+        np.testing.assert_allclose(getattr(ours, name), getattr(plain, name), rtol=0, atol=1e-9)
 
 
 def test_training_that_diverges_names_the_parameters_to_lower() -> None:

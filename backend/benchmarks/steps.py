@@ -1,0 +1,94 @@
+"""Time the steps of one build on generated ratings, in a process of its own.
+
+Run it in `backend/`: python -m benchmarks.steps ours|plain RATINGS; prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+from benchmarks.make_archive import draw_ratings
+from ml.ratings import make_ratings
+
+
+def main(engine: str, ratings: int) -> dict[str, float]:
+    """Seconds of each step, and the peak memory in MiB over what the ratings table takes."""
+    drawn = draw_ratings(ratings, max(ratings // 160, 100), max(ratings // 370, 2000))
+    table = make_ratings("ml_" + drawn["userId"].astype("str"), drawn["movieId"], drawn["rating"])
+    del drawn
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    steps = ours if engine == "ours" else plain
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = steps(table, Path(folder))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {**seconds, "peak_mib": peak / 1024, "table_mib": before / 1024}
+
+
+def ours(table: Any, folder: Path) -> dict[str, float]:
+    """This project's steps; its loop is compiled before the clock starts."""
+    from ml.release import publish
+    from ml.svd import fit_svd
+    from ml.trainset import make_trainset
+
+    parameters: dict[str, Any] = {"factors": 100, "lr": 0.005, "reg": 0.02, "seed": 0}
+    fit_svd(make_trainset(table.head(100)), epochs=1, **parameters)
+    clock = Clock()
+    trainset = make_trainset(table)
+    clock.lap("trainset")
+    model = fit_svd(trainset, epochs=20, **parameters)
+    clock.lap("fit")
+    publish(model, trainset, folder)
+    clock.lap("dump")
+    load(folder)
+    clock.lap("load")
+    return clock.laps
+
+
+def plain(table: Any, folder: Path) -> dict[str, float]:
+    """The same with plain Surprise."""
+    from surprise import SVD, Dataset, Reader
+
+    clock = Clock()
+    data = Dataset.load_from_df(table, Reader(rating_scale=(0.5, 5)))
+    trainset = data.build_full_trainset()
+    clock.lap("trainset")
+    model = SVD(n_factors=100, n_epochs=20, lr_all=0.005, reg_all=0.02, random_state=0)
+    model.fit(trainset)
+    clock.lap("fit")
+    joblib.dump(model, folder / "svd_model.pkl")
+    joblib.dump(trainset, folder / "cf_trainset.pkl")
+    clock.lap("dump")
+    load(folder)
+    clock.lap("load")
+    return clock.laps
+
+
+def load(folder: Path) -> None:
+    """What the fusion service does at startup."""
+    for name in ("svd_model.pkl", "cf_trainset.pkl"):
+        joblib.load(folder / name)
+
+
+class Clock:
+    """Seconds from lap to lap."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Note the seconds since the last lap."""
+        now = time.perf_counter()
+        self.laps[name], self.last = now - self.last, now
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]))))
