@@ -1,0 +1,148 @@
+"""This project's build against the plan's own steps in plain Surprise, alternating, in one run.
+
+Run it in `backend/`: python -m benchmarks.bench --data-dir DIR [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from tqdm import tqdm
+
+LIBRARIES = ("scikit-surprise", "numpy", "numba", "pandas", "joblib")
+
+
+def time_command(command: list[str]) -> tuple[float, float]:
+    """Seconds from start to end, and peak memory in MiB, of a process."""
+    started = perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed with status {status}")
+    return perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def compare_builds(data_dir: Path, folds: int, runs: int) -> dict[str, object]:
+    """Whole builds on cached ML-100K, interpreter start to files written."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = [sys.executable, "-m"]
+        ours = [*python, "ml.build_collaborative", "--catalog", "all", "--data-dir", str(data_dir),
+                "--models-dir", f"{folder}/ours", "--quiet"]  # fmt: skip
+        ours += ["--cv", str(folds)] if folds else []
+        plain = [*python, "benchmarks.plain_surprise", str(data_dir), f"{folder}/plain", str(folds)]
+        pairs = []
+        for run in tqdm(range(runs + 1), f"builds, {folds} folds"):
+            pair = time_command(ours), time_command(plain)
+            if run:  # the first warms the caches
+                pairs.append(pair)
+    return {
+        "what": f"whole build, ML-100K{f', --cv {folds}' if folds else ''}",
+        "ours_s": median(a[0] for a, _ in pairs),
+        "plain_s": median(b[0] for _, b in pairs),
+        "ratio": median(b[0] / a[0] for a, b in pairs),
+    }
+
+
+def compare_steps(ratings: int, runs: int) -> list[dict[str, object]]:
+    """Fit, dump + load, and peak memory on generated ratings."""
+    results: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
+    for _ in tqdm(range(runs), f"steps, {ratings:,} ratings"):
+        for engine, kept in results.items():
+            command = [sys.executable, "-m", "benchmarks.steps", engine, str(ratings)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            steps = json.loads(done.stdout)
+            steps["dump + load"] = steps["dump"] + steps["load"]
+            steps["memory over the table (MiB)"] = steps["peak_mib"] - steps["table_mib"]
+            kept.append(steps)
+    rows = []
+    for step in ("trainset", "fit", "dump + load", "memory over the table (MiB)", "peak_mib"):
+        ours, plain = ([run[step] for run in results[engine]] for engine in ("ours", "plain"))
+        rows.append(
+            {
+                "what": f"{step}, {ratings:,} generated ratings",
+                "ours_s": median(ours),
+                "plain_s": median(plain),
+                "ratio": median(b / a for a, b in zip(ours, plain, strict=True)),
+            }
+        )
+    return rows
+
+
+def compare_fit(data_dir: Path, runs: int) -> dict[str, object]:
+    """`fit_svd` against `SVD.fit` on ML-100K, each on its own trainset, loop compiled."""
+    from surprise import SVD, Dataset, Reader
+
+    from ml import movielens
+    from ml.svd import fit_svd
+    from ml.trainset import make_trainset
+
+    table = movielens.load("ml-100k", data_dir, None).ratings
+    arrays = make_trainset(table)
+    plain = Dataset.load_from_df(table, Reader(rating_scale=(1, 5))).build_full_trainset()
+    times = []
+    for _ in tqdm(range(runs + 1), "fit, ML-100K"):
+        started = perf_counter()
+        fit_svd(arrays, factors=100, epochs=20, lr=0.005, reg=0.02, seed=0)
+        between = perf_counter()
+        SVD(random_state=0).fit(plain)
+        times.append((between - started, perf_counter() - between))
+    times = times[1:]
+    return {
+        "what": "fit, ML-100K",
+        "ours_s": median(a for a, _ in times),
+        "plain_s": median(b for _, b in times),
+        "ratio": median(b / a for a, b in times),
+    }
+
+
+def growth(sizes: list[int]) -> list[dict[str, object]]:
+    """Our steps alone on ever more generated ratings."""
+    rows: list[dict[str, object]] = []
+    for ratings in tqdm(sizes, "growth"):
+        command = [sys.executable, "-m", "benchmarks.steps", "ours", str(ratings)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append({"ratings": ratings, **json.loads(done.stdout)})
+    return rows
+
+
+def main() -> None:
+    """Print the tables; write the same as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, default=Path("ml/data"))
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--most", type=int, default=10_000_000, help="ratings of the growth table")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+    machine += ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    rows = [compare_builds(args.data_dir, folds, args.runs) for folds in (0, 3)]
+    rows.append(compare_fit(args.data_dir, args.runs))
+    rows += compare_steps(100_000, args.runs) + compare_steps(1_000_000, min(args.runs, 3))
+    sizes = [n for n in (100_000, 1_000_000, 10_000_000, 32_000_000) if n <= args.most]
+    grown = growth(sizes)
+    print(f"{machine}\n\n| what | ours | plain Surprise | ratio |\n|---|---:|---:|---:|")
+    for row in rows:
+        print(
+            f"| {row['what']} | {row['ours_s']:.3f} | {row['plain_s']:.3f} | {row['ratio']:.1f} |"
+        )
+    print("\n| ratings | trainset s | fit s | dump s | load s | peak MiB |\n|" + "---:|" * 6)
+    for row in grown:
+        steps = " | ".join(f"{row[name]:.3f}" for name in ("trainset", "fit", "dump", "load"))
+        print(f"| {row['ratings']:,} | {steps} | {row['peak_mib']:.0f} |")
+    if args.json:
+        text = json.dumps({"machine": machine, "rows": rows, "growth": grown}, indent=1)
+        args.json.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
