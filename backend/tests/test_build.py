@@ -111,6 +111,14 @@ def test_the_main_job_trains_on_the_real_ratings(
     assert best == 11
 
 
+def test_the_summary_tells_how_much_of_the_catalog_is_covered(run: Run, tmp_path: Path) -> None:
+    joblib.dump([862, 603, 999_999_999], tmp_path / "ids.pkl")
+    done = run(BUILD, "--dataset", "sample", "--catalog", tmp_path / "ids.pkl", "--models-dir",
+               tmp_path / "models")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Films     2\nCatalog   2 of the catalog's 3 films have ratings (66.7%)" in done.stdout
+
+
 def test_the_summary_is_on_stdout_and_the_log_on_stderr_without_bars(
     run: Run, tmp_path: Path
 ) -> None:

@@ -88,6 +88,16 @@ def test_the_lookup_tells_what_became_of_every_film(real_data: Path) -> None:
     assert sum(row["tmdb_id"] != "" for row in rows.values()) == 1665
 
 
+def test_a_lookup_that_cannot_be_written_is_only_a_warning(
+    real_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(real_data, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "ml-100k-tmdb.csv").unlink(missing_ok=True)
+    (tmp_path / "ml-100k-tmdb.csv").mkdir()
+    assert len(movielens.load("ml-100k", tmp_path, None).ratings) == 99_645
+    assert "ml-100k-tmdb.csv could not be written" in caplog.text
+
+
 def test_a_catalog_keeps_its_films_only(real_data: Path) -> None:
     mapped = movielens.load("ml-100k", real_data, frozenset({11, 862, 999_999_999}))
     assert set(mapped.ratings["movie_id"]) == {11, 862}

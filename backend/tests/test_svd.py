@@ -21,7 +21,9 @@ from ml.build_collaborative import save_models, train_svd_model
 from ml.errors import GateError
 from ml.ratings import make_ratings
 from ml.sample import sample_ratings
+from ml.sgd import compiled_epoch, epoch
 from ml.svd import predict_pairs
+from ml.trainset import make_trainset
 
 ARRAYS = ("bu", "bi", "pu", "qi")
 
@@ -90,6 +92,25 @@ def test_a_film_rated_twice_in_a_row_is_trained_on_as_surprise_does() -> None:
     ours, plain = train_svd_model(table)[0], fit_plainly(table)
     for name in ARRAYS:
         np.testing.assert_allclose(getattr(ours, name), getattr(plain, name), rtol=0, atol=1e-9)
+
+
+def test_the_compiled_loop_is_the_loop_that_is_read() -> None:
+    trainset = make_trainset(sample_ratings().head(300))
+    results = []
+    for run in (epoch, compiled_epoch()):
+        rng = np.random.RandomState(0)
+        arrays = [
+            rng.normal(size=shape)
+            for shape in (
+                trainset.n_users,
+                trainset.n_items,
+                (trainset.n_users, 3),
+                (trainset.n_items, 3),
+            )
+        ]
+        squares = run(*trainset.by_user, 3.5, *arrays, 0.01, 0.1)
+        results.append(np.concatenate([[squares], *map(np.ravel, arrays)]))
+    np.testing.assert_allclose(*results, rtol=1e-12)
 
 
 def test_training_that_diverges_names_the_parameters_to_lower() -> None:
