@@ -36,8 +36,8 @@ def get_real_user_ratings() -> pd.DataFrame:
     """Every rating in the app's Supabase table `ratings`.
 
     Returns:
-        Columns user_id (str), movie_id (int64, TMDB) and rating (float64). Empty where Supabase is
-        not configured, and, with a warning, where it fails.
+        Columns user_id (str, held as categories), movie_id (int64, TMDB) and rating (float64).
+        Empty where Supabase is not configured, and, with a warning, where it fails.
     """
     try:
         return _read_app_ratings()
@@ -177,7 +177,7 @@ def _work(args: argparse.Namespace) -> None:
             app_ratings = _read_app_ratings_or_stop(args.models_dir, args.allow_missing_app_ratings)
         combined = combine_ratings(mapped.ratings, app_ratings)
         scores: list[Score] = []
-        if args.cv:
+        if args.cv and len(combined):
             from .evaluation import cross_validate
             from .svd import fit_svd
 

@@ -53,8 +53,8 @@ def load_movielens_ratings_with_tmdb_mapping(
             "all" for every film that has a TMDB id.
 
     Returns:
-        Columns user_id (str, "ml_" + id), movie_id (int64, TMDB) and rating (float64); no user
-        rates a film twice. Empty, with a warning, where the catalog is missing.
+        Columns user_id (str, "ml_" + id, held as categories), movie_id (int64, TMDB) and rating
+        (float64); no user rates a film twice. Empty, with a warning, where the catalog is missing.
 
     Raises:
         InputError, SourceError: see `movielens.load` and `catalog.read_catalog`.

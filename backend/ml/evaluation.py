@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .progress import progress_bar
+from .ratings import rating_scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,10 +50,11 @@ def cross_validate(
     from .svd import predict_pairs
     from .trainset import make_trainset
 
+    scale = rating_scale(table["rating"])
     errors: dict[str, list[tuple[float, float]]] = {}
     with progress_bar("cross-validation", " folds", folds) as bar:
         for train, test in _k_folds(len(table), folds, seed):
-            trainset = make_trainset(table.iloc[train])
+            trainset = make_trainset(table.iloc[train], scale)
             held_out = table.iloc[test]
             pairs = (
                 pd.Index(trainset.raw_users()).get_indexer(held_out["user_id"].astype("object")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def read_ratings(path: Path, columns: dict[str, str], separator: str = ",") -> p
                 sep=separator,
                 names=header,
                 usecols=list(names),
+                index_col=False,
                 dtype=dtypes,
                 chunksize=ROWS,
             ) as chunks,
@@ -70,7 +72,7 @@ def read_links(path: Path) -> pd.Series:
         return pd.Series(dtype="Int64", index=pd.Index([], dtype="int64"))
     dtypes = {"movieId": "int64", "tmdbId": "Int64"}
     with _input_errors(path):
-        table = pd.read_csv(path, usecols=list(dtypes), dtype=dtypes)
+        table = pd.read_csv(path, usecols=list(dtypes), index_col=False, dtype=dtypes)
     return table.drop_duplicates("movieId").set_index("movieId")["tmdbId"]
 
 
@@ -86,7 +88,10 @@ def _input_errors(path: Path) -> Iterator[None]:
     import pandas as pd
 
     try:
-        yield
+        with warnings.catch_warnings():
+            # A line with one value too many; without index_col=False all would shift by one.
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            yield
     except (ValueError, TypeError, OverflowError, pd.errors.ParserError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is not what it should be: {reason}") from None

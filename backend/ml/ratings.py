@@ -27,8 +27,12 @@ def make_ratings(user_ids: object, movie_ids: object, ratings: object) -> pd.Dat
     import pandas as pd
 
     users = getattr(user_ids, "array", user_ids)
-    if not isinstance(users, pd.Categorical):
-        users = pd.Categorical(pd.Series(users, dtype="str"))
+    if (
+        not isinstance(users, pd.Categorical)
+        or users.ordered
+        or users.categories.inferred_type not in ("string", "empty")
+    ):
+        users = pd.Categorical(pd.Series(users).astype("str"))
     return pd.DataFrame(
         {
             "user_id": users,
@@ -70,7 +74,7 @@ def clean_app_ratings(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]
     reasons = {
         "no user": users.str.strip() == "",
         f"user id begins with the reserved {NOT_APP_PREFIX!r}": ~is_app_user(users),
-        "film is no positive integer": ~((movies % 1 == 0) & (movies > 0) & (movies < 2**53)),
+        "film is no positive integer": ~_are_films(movies),
         "rating is no number": stars.isna(),
         f"rating outside {LOWEST} to {HIGHEST:g}": ~stars.between(LOWEST, HIGHEST),
     }
@@ -84,6 +88,11 @@ def clean_app_ratings(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]
     once = table.drop_duplicates(["user_id", "movie_id"]).sort_index().reset_index(drop=True)
     dropped["second rating of a film"] = len(table) - len(once)
     return once, {reason: count for reason, count in dropped.items() if count}
+
+
+def _are_films(numbers: pd.Series) -> pd.Series:
+    """Boolean per row: whether the number can be a TMDB id."""
+    return (numbers % 1 == 0) & (numbers > 0) & (numbers < 2**53)
 
 
 def _numbers(column: pd.Series) -> pd.Series:
@@ -133,8 +142,10 @@ def check_ratings(table: pd.DataFrame) -> pd.DataFrame:
         )
     try:
         check_bounds(table["rating"])
+        if not _are_films(table["movie_id"]).all():
+            raise InputError("a ratings table has a movie_id that is no positive integer")
         return make_ratings(*(table[name] for name in COLUMNS))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"a ratings table has a value of the wrong type: {error}") from None
 
 

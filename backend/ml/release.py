@@ -43,15 +43,18 @@ def publish(svd: SVD, trainset: Trainset, models_dir: Path) -> list[Path]:
         Their paths.
 
     Raises:
+        InputError: the trainset is that of a loaded model, without its ratings.
         OSError: they could not be written; what was there is untouched.
     """
     import joblib
 
-    from .trainset import ArrayTrainset
+    from .trainset import ArrayTrainset, IdTrainset
 
     slim = copy.copy(svd)
-    if isinstance(trainset, ArrayTrainset):  # else it is Surprise's own, and dumped as it is
+    if isinstance(trainset, ArrayTrainset):
         slim.trainset = trainset.without_ratings()
+    elif isinstance(trainset, IdTrainset):
+        raise InputError("this trainset has no ratings: give the one from cf_trainset.pkl")
     paths = artifact_paths(models_dir)
     with locked(models_dir), replace_together(*paths) as (model_file, trainset_file):
         joblib.dump(slim, model_file)

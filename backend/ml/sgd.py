@@ -10,19 +10,24 @@ if TYPE_CHECKING:
 
 
 @cache
-def compiled_epoch() -> Callable[..., float]:
-    """`epoch`, compiled, from the cache on disk where there is one.
+def compiled_epoch(ratings_type: str) -> Callable[..., float]:
+    """`epoch`, compiled for ratings of this dtype, from the cache on disk where there is one.
 
-    numba keeps its cache beside this file, or in the user's cache folder where that is read-only;
-    where neither can be written the loop is compiled anew in each process.
+    numba keeps its cache beside this file, or in the user's cache folder where that is read-only.
+    Where neither can be written, or the cache is damaged, the loop is compiled in this process.
     """
+    import numpy as np
     from numba import njit
 
     options: dict[str, Any] = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(epoch)  # type: ignore[no-any-return]
-    except RuntimeError:  # no place for the cache
-        return njit(**options)(epoch)  # type: ignore[no-any-return]
+        compiled = njit(cache=True, **options)(epoch)
+        ids = np.zeros(2, np.int64), np.zeros(1, np.int32)
+        biases, factors = np.zeros(1), np.zeros((1, 1))
+        compiled(*ids, np.zeros(1, ratings_type), 0.0, biases, biases, factors, factors, 0.0, 0.0)
+    except Exception:  # a damaged cache can raise anything
+        compiled = njit(**options)(epoch)
+    return compiled  # type: ignore[no-any-return]
 
 
 def epoch(

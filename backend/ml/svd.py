@@ -47,8 +47,8 @@ def fit_svd(
     model.bi = np.zeros(trainset.n_items)
     model.pu = rng.normal(model.init_mean, model.init_std_dev, (trainset.n_users, factors))
     model.qi = rng.normal(model.init_mean, model.init_std_dev, (trainset.n_items, factors))
-    run_epoch = compiled_epoch()
     rows = trainset.by_user
+    run_epoch = compiled_epoch(rows.ratings.dtype.name)
     with progress_bar("training", " ratings", epochs * trainset.n_ratings) as bar:
         for _ in range(epochs):
             squares = run_epoch(

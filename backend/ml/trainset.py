@@ -38,7 +38,7 @@ class RawIds:
         if self._kind is int:
             self._data: Any = np.array(ids, dtype=np.int64)
         elif self._kind is str:
-            encoded = [value.encode() for value in ids]
+            encoded = [value.encode("utf-8", "surrogatepass") for value in ids]
             self._data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
             self._ends = np.cumsum([len(value) for value in encoded], dtype=np.int64)
         else:
@@ -49,7 +49,10 @@ class RawIds:
         if self._kind is not str:
             return list(self._data.tolist() if self._kind is int else self._data)
         text, ends = self._data.tobytes(), self._ends.tolist()
-        return [text[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+        return [
+            text[start:end].decode("utf-8", "surrogatepass")
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
 
 
 class IdTrainset(Trainset):  # type: ignore[misc]
@@ -115,7 +118,8 @@ class ArrayTrainset(IdTrainset):
     """A `surprise.Trainset` over arrays: every documented method and attribute is the same.
 
     The ratings are held in the order they came in, 12 bytes each where float32 is exact; rows by
-    user and by item are made when first asked for.
+    user and by item are made when first asked for, and a list of tuples at each look at one: what
+    is done to such a list does not change the trainset.
     """
 
     def __init__(
@@ -165,7 +169,8 @@ class _RowsOfTuples(Mapping[int, list[tuple[int, float]]]):
     def __getitem__(self, inner: int) -> list[tuple[int, float]]:
         if inner not in self:
             return []
-        row = slice(self._rows.starts[inner], self._rows.starts[inner + 1])
+        start = int(inner)
+        row = slice(self._rows.starts[start], self._rows.starts[start + 1])
         return list(
             zip(self._rows.others[row].tolist(), self._rows.ratings[row].tolist(), strict=True)
         )
@@ -180,8 +185,8 @@ class _RowsOfTuples(Mapping[int, list[tuple[int, float]]]):
         return len(self._rows.starts) - 1
 
 
-def make_trainset(table: pd.DataFrame) -> ArrayTrainset:
-    """A trainset of every row of a ratings table, on the scale its ratings are on.
+def make_trainset(table: pd.DataFrame, scale: tuple[float, float] | None = None) -> ArrayTrainset:
+    """A trainset of every row of a ratings table, on the scale given, or that its ratings are on.
 
     Inner ids follow first appearance, as in Surprise.
 
@@ -207,12 +212,14 @@ def make_trainset(table: pd.DataFrame) -> ArrayTrainset:
             small if np.array_equal(small, exact) else exact,
         ),
         (len(users), len(items)),
-        rating_scale(table["rating"]),
+        scale or rating_scale(table["rating"]),
     )
 
 
 def _is_inner(inner: object, count: int) -> bool:
-    return isinstance(inner, int | np.integer) and 0 <= int(inner) < count
+    if not isinstance(inner, int | float | np.integer):
+        return False
+    return bool(0 <= inner < count and inner % 1 == 0)
 
 
 def _group(

@@ -10,6 +10,7 @@ from surprise import SVD, BaselineOnly, Dataset, Reader, accuracy
 from surprise.model_selection import KFold
 
 from ml.evaluation import _k_folds, cross_validate, fit_biases
+from ml.ratings import make_ratings
 from ml.sample import sample_ratings
 from ml.svd import fit_svd
 from ml.trainset import make_trainset
@@ -47,6 +48,19 @@ def test_folds_and_errors_are_surprises() -> None:
         assert scores[name].rmse == pytest.approx(rmse, abs=1e-9)
         assert scores[name].mae == pytest.approx(mae, abs=1e-9)
     assert scores["global mean"].rmse == pytest.approx(np.mean(means), abs=1e-12)
+
+
+def test_predictions_are_clipped_to_the_scale_of_all_ratings() -> None:
+    """Half stars that are held out widen the scale all the same, as Surprise's reader has it."""
+    table = make_ratings(["a", "a", "b", "b"], [1, 2, 1, 2], [0.5, 1, 1, 1])
+    parameters = {"factors": 2, "epochs": 5, "lr": 0.01, "reg": 0.02, "seed": 0}
+    (score, *_) = cross_validate(table, partial(fit_svd, **parameters), 4, seed=0)
+    data = Dataset.load_from_df(table, Reader(rating_scale=(0.5, 5)))
+    found = []
+    for trainset, testset in KFold(n_splits=4, random_state=0).split(data):
+        model = SVD(n_factors=2, n_epochs=5, lr_all=0.01, reg_all=0.02, random_state=0)
+        found.append(accuracy.rmse(model.fit(trainset).test(testset), verbose=False))
+    assert score.rmse == pytest.approx(np.mean(found), abs=1e-9)
 
 
 def test_biases_are_baseline_onlys() -> None:

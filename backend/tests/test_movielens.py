@@ -138,6 +138,12 @@ def test_of_two_movie_ids_with_one_tmdb_id_the_latest_rating_stays(tmp_path: Pat
     assert (mapped.loaded, mapped.mapped) == (3, 2)
 
 
+def test_lines_with_a_value_too_many_do_not_shift_the_columns(tmp_path: Path) -> None:
+    write_csv_set(tmp_path, "1,900007,2.0,100,\n", "900007,1,70,\n900008,2,80,\n")
+    table = movielens.load("ml-latest", tmp_path, None).ratings
+    assert table.values.tolist() == [["ml_1", 70, 2.0]]
+
+
 @pytest.mark.parametrize(
     ("ratings", "links", "said"),
     [

@@ -98,11 +98,22 @@ def test_combining_keeps_every_rating_movielens_first() -> None:
         (rows(("u", 1, None)), "blank values"),
         (rows(("u", 1, 9.0)), "the first of them 9.0"),
         (rows(("u", "eleven", 3.0)), "wrong type"),
+        (rows(("u", 1.5, 3.0)), "no positive integer"),
+        (rows(("u", float("inf"), 3.0)), "no positive integer"),
+        (rows(("u", 2**80, 3.0)), "no positive integer"),
     ],
 )
 def test_a_table_that_is_not_of_ratings_is_refused(table: pd.DataFrame, said: str) -> None:
     with pytest.raises(InputError, match=said):
         combine_ratings(table, empty_ratings())
+
+
+def test_users_of_any_kind_become_text() -> None:
+    numbers = pd.DataFrame({"user_id": [5, 5], "movie_id": [1, 2], "rating": [3, 4]})
+    ordered = numbers.assign(user_id=pd.Categorical(["b", "a"], ordered=True))
+    for table in (numbers, numbers.astype({"user_id": "category"}), ordered):
+        both = combine_ratings(table, make_ratings(["x"], [1], [5]))
+        assert both["user_id"].tolist() == [*map(str, table["user_id"]), "x"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from surprise.prediction_algorithms import matrix_factorization
 from config import settings
 from ml import movielens
 from ml.build_collaborative import save_models, train_svd_model
-from ml.errors import GateError
+from ml.errors import GateError, InputError
 from ml.ratings import make_ratings
 from ml.sample import sample_ratings
 from ml.sgd import compiled_epoch, epoch
@@ -97,7 +97,7 @@ def test_a_film_rated_twice_in_a_row_is_trained_on_as_surprise_does() -> None:
 def test_the_compiled_loop_is_the_loop_that_is_read() -> None:
     trainset = make_trainset(sample_ratings().head(300))
     results = []
-    for run in (epoch, compiled_epoch()):
+    for run in (epoch, compiled_epoch("float32")):
         rng = np.random.RandomState(0)
         arrays = [
             rng.normal(size=shape)
@@ -142,6 +142,34 @@ def test_a_loaded_model_predicts_the_same_and_says_where_its_ratings_are(tmp_pat
         assert loaded.predict(user, film).est == model.predict(user, film).est
     with pytest.raises(AttributeError, match=r"they are in cf_trainset\.pkl"):
         _ = loaded.trainset.ur
+
+
+def test_a_loaded_models_own_trainset_is_not_published_for_the_ratings(tmp_path: Path) -> None:
+    save_models(*train_svd_model(sample_ratings().head(500), epochs=1), str(tmp_path))
+    loaded = joblib.load(tmp_path / "svd_model.pkl")
+    with pytest.raises(InputError, match="has no ratings"):
+        save_models(loaded, loaded.trainset, str(tmp_path))
+    assert joblib.load(tmp_path / "cf_trainset.pkl").n_ratings == 500
+
+
+def test_a_damaged_cache_of_the_compiled_loop_does_not_stop_a_build(
+    script_env: dict[str, str], tmp_path: Path
+) -> None:
+    def build() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ml.build_collaborative", "--dataset", "sample", "--quiet",
+             "--models-dir", tmp_path / "models"],
+            cwd=Path(__file__).parents[1], env=script_env | {"NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    assert build().returncode == 0
+    cached = [path for path in tmp_path.rglob("sgd*") if path.is_file()]
+    assert {path.suffix for path in cached} == {".nbi", ".nbc"}
+    for path in cached:
+        path.write_bytes(b"")
+    done = build()
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_workers_can_share_one_copy_by_mmap(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_every_method_and_attribute_is_surprises(table: pd.DataFrame) -> None:
         assert list(again.all_items()) == list(plain.all_items())
         assert again.build_testset() == plain.build_testset()
         assert again.build_anti_testset(fill=3) == plain.build_anti_testset(fill=3)
-        for inner in (-1, 0, plain.n_users - 1, plain.n_users, np.int64(0), "UKN__x", 10**20):
+        for inner in (-1, 0, plain.n_users, np.int64(0), "UKN__x", 10**20, 0.0, 0.5, True):
             assert again.knows_user(inner) == plain.knows_user(inner)
             assert again.knows_item(inner) == plain.knows_item(inner)
         for raw in {*table["user_id"], "nobody"}:
@@ -112,7 +112,7 @@ def test_it_holds_12_bytes_a_rating_where_that_is_exact() -> None:
 
 
 def test_ids_of_any_kind_come_back_as_they_were() -> None:
-    for ids in (["a", "ü", ""], [3, 1], [1, "a"], [1.5, None], []):
+    for ids in (["a", "ü", "", "\ud800"], [3, 1], [1, "a"], [1.5, None], []):
         assert RawIds(ids).tolist() == ids
 
 
