@@ -53,7 +53,7 @@ def cross_validate(
     scale = rating_scale(table["rating"])
     errors: dict[str, list[tuple[float, float]]] = {}
     with progress_bar("cross-validation", " folds", folds) as bar:
-        for train, test in _k_folds(len(table), folds, seed):
+        for train, test in k_folds(len(table), folds, seed):
             trainset = make_trainset(table.iloc[train], scale)
             held_out = table.iloc[test]
             pairs = (
@@ -100,7 +100,7 @@ def fit_biases(
     return bu, bi
 
 
-def _k_folds(
+def k_folds(
     count: int, folds: int, seed: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Row numbers to train on and to test on, fold after fold."""

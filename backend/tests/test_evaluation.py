@@ -9,7 +9,7 @@ import pytest
 from surprise import SVD, BaselineOnly, Dataset, Reader, accuracy
 from surprise.model_selection import KFold
 
-from ml.evaluation import _k_folds, cross_validate, fit_biases
+from ml.evaluation import k_folds, cross_validate, fit_biases
 from ml.ratings import make_ratings
 from ml.sample import sample_ratings
 from ml.svd import fit_svd
@@ -18,7 +18,7 @@ from ml.trainset import make_trainset
 
 @pytest.mark.parametrize(("count", "folds"), [(10, 2), (11, 3), (7, 7)])
 def test_each_row_is_tested_once_and_never_trained_on_then(count: int, folds: int) -> None:
-    splits = list(_k_folds(count, folds, seed=1))
+    splits = list(k_folds(count, folds, seed=1))
     assert len(splits) == folds
     assert sorted(np.concatenate([test for _, test in splits])) == list(range(count))
     for train, test in splits:

@@ -1,0 +1,199 @@
+"""This project's SVD beside its peers on the same folds of ML-100K: errors and seconds per fit.
+
+Run it in `backend/`: python -m benchmarks.peers DATA_DIR [--envs DIR] [--json FILE]
+
+The ratings of a fold reach every peer in one order, and all predictions are clipped to 1 to 5.
+The seconds are the median over the folds of the fit alone, the training set being made already;
+LensKit fits on all cores, the others on one. Peers from the package index get an environment each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np  # peers run this file in their environments: the rest is imported where used
+
+FOLDS, LOW, HIGH = 5, 1, 5
+SURPRISE: dict[str, Any] = {"n_factors": 100, "n_epochs": 20, "lr_all": 0.005, "reg_all": 0.02}
+Result = tuple[float, Any]
+"""Seconds of the fit on train (users, films, ratings), predictions for test (users, films)."""
+
+
+def _time(fit: Any) -> tuple[float, Any]:
+    started = perf_counter()
+    model = fit()
+    return perf_counter() - started, model
+
+
+def _table(train: list[Any]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(dict(zip(("user_id", "item_id", "rating"), train, strict=True)))
+
+
+def fit_ours(train: list[Any], test: list[Any]) -> Result:
+    """This project's SVD, its loop compiled before the clock starts."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from ml.svd import fit_svd
+    from ml.trainset import make_trainset
+
+    table = _table(train).rename(columns={"item_id": "movie_id"})
+    parameters: dict[str, Any] = {"factors": 100, "lr": 0.005, "reg": 0.02, "seed": 0}
+    fit_svd(make_trainset(table.head(100)), epochs=1, **parameters)
+    trainset = make_trainset(table)
+    seconds, model = _time(lambda: fit_svd(trainset, epochs=20, **parameters))
+    return seconds, [model.predict(*pair).est for pair in zip(*test, strict=True)]
+
+
+def fit_surprise(train: list[Any], test: list[Any], algorithm: str, **parameters: Any) -> Result:
+    """One of Surprise's algorithms."""
+    import surprise
+
+    model = getattr(surprise, algorithm)(random_state=0, **parameters)
+    reader = surprise.Reader(rating_scale=(LOW, HIGH))
+    trainset = surprise.Dataset.load_from_df(_table(train), reader).build_full_trainset()
+    seconds, _ = _time(lambda: model.fit(trainset))
+    return seconds, [model.predict(*pair).est for pair in zip(*test, strict=True)]
+
+
+def fit_cornac(train: list[Any], test: list[Any]) -> Result:
+    """Cornac's MF with this project's parameters."""
+    from cornac.data import Dataset
+    from cornac.models import MF
+
+    data = Dataset.from_uir(list(zip(*(column.tolist() for column in train), strict=True)))
+    model = MF(k=100, max_iter=20, learning_rate=0.005, lambda_reg=0.02, use_bias=True, seed=0)
+    seconds, _ = _time(lambda: model.fit(data))
+    users = [data.uid_map.get(user, -1) for user in test[0].tolist()]
+    films = [data.iid_map.get(film, -1) for film in test[1].tolist()]
+    return seconds, list(map(model.rate, users, films))
+
+
+def fit_lenskit(train: list[Any], test: list[Any]) -> Result:
+    """LensKit's biased MF by alternating least squares; its bias model where it knows no film."""
+    from lenskit.als import BiasedMFScorer
+    from lenskit.data import ItemList, from_interactions_df
+    from lenskit.training import TrainingOptions
+
+    data = from_interactions_df(_table(train))
+    model = BiasedMFScorer(features=100)
+    seconds, _ = _time(lambda: model.train(data, TrainingOptions(rng=0)))
+    predicted = np.empty(len(test[0]))
+    for user in np.unique(test[0]):
+        asked = test[0] == user
+        items = ItemList(item_ids=test[1][asked])
+        scores = model(int(user), items).scores()
+        biases, _ = model.bias.compute_for_items(items, int(user))
+        predicted[asked] = np.where(np.isnan(scores), biases, scores)
+    return seconds, predicted
+
+
+PEERS: dict[str, tuple[Any, str]] = {
+    "this project's SVD": (fit_ours, ""),
+    "Surprise SVD": (partial(fit_surprise, algorithm="SVD", **SURPRISE), "scikit-surprise"),
+    "Surprise SVD++": (partial(fit_surprise, algorithm="SVDpp"), "scikit-surprise"),
+    "cornac MF": (fit_cornac, "cornac==3.0.1"),
+    "LensKit BiasedMF": (fit_lenskit, "lenskit==2025.8.1"),
+}
+"""The fit, and the package: pinned where it gets an environment of its own."""
+
+
+def run_peer(name: str, folds: Path) -> dict[str, Any]:
+    """Fit one peer on every fold, in the environment this runs in; means over the folds."""
+    fit, package = PEERS[name]
+    with np.load(folds) as arrays:
+        *columns, fold_of = (arrays[key] for key in ("users", "films", "ratings", "folds"))
+    results = []
+    for fold in range(FOLDS):
+        train = [column[fold_of != fold] for column in columns]
+        test = [column[fold_of == fold] for column in columns]
+        seconds, predicted = fit(train, test[:2])
+        off = np.clip(np.asarray(predicted, dtype=np.float64), LOW, HIGH) - test[2]
+        results.append((np.sqrt(np.mean(off**2)), np.mean(np.abs(off)), seconds))
+    rmse, mae, _ = np.mean(results, axis=0).tolist()
+    fit_s = float(np.median([seconds for *_, seconds in results]))
+    installed = version(package.partition("==")[0]) if package else ""
+    return {"model": name, "version": installed, "rmse": rmse, "mae": mae, "fit_s": fit_s}
+
+
+def write_folds(data_dir: Path, path: Path) -> int:
+    """Write ML-100K under inner ids in the order of its shuffle; the number of ratings."""
+    from ml import movielens
+    from ml.evaluation import k_folds
+
+    table = movielens.load("ml-100k", data_dir, None).ratings
+    tests = [test for _, test in k_folds(len(table), FOLDS, seed=0)]
+    table = table.iloc[np.concatenate(tests)]
+    users, films = (table[key].factorize()[0] for key in ("user_id", "movie_id"))
+    numbers = np.repeat(np.arange(FOLDS), [len(test) for test in tests])
+    np.savez(path, users=users, films=films, ratings=table["rating"].to_numpy(), folds=numbers)
+    return len(table)
+
+
+def start_peer(name: str, folds: Path, envs: Path) -> dict[str, Any]:
+    """Run a peer in its environment, made where need be."""
+    python, package = Path(sys.executable), PEERS[name][1]
+    if "==" in package:
+        folder = envs / package.replace("==", "-")
+        python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+        _run([sys.executable, "-m", "venv", str(folder)])
+        _run([str(python), "-m", "pip", "install", "--quiet", package])
+    out = _run([str(python), str(Path(__file__).resolve()), "--peer", name, str(folds)])
+    return dict(json.loads(out.splitlines()[-1]))
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise RuntimeError(f"status {done.returncode}: {last}")
+    return done.stdout
+
+
+def main() -> None:
+    """Print the table; write the same as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("path", type=Path, metavar="DATA_DIR", help="where ML-100K is or goes")
+    parser.add_argument("--envs", type=Path, help="keeps the environments; LensKit's takes 6 GB")
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peer:
+        print(json.dumps(run_peer(args.peer, args.path)))
+        return
+    from tqdm import tqdm
+
+    rows, failed = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        folds = Path(folder) / "folds.npz"
+        ratings = write_folds(args.path, folds)
+        for name in tqdm(PEERS, "peers"):
+            try:
+                rows.append(start_peer(name, folds, args.envs or Path(folder)))
+            except (RuntimeError, OSError, ValueError, IndexError) as error:
+                failed[name] = str(error)
+    rows.sort(key=lambda row: row["rmse"])
+    print(f"{'ML-100K, ' + format(ratings, ','):24} {'version':>10}   RMSE    MAE  s per fit")
+    for row in rows:
+        print("{model:24} {version:>10} {rmse:6.4f} {mae:6.4f} {fit_s:10.2f}".format(**row))
+    for name, reason in failed.items():
+        print(f"{name} failed: {reason}")
+    if args.json:
+        about = {"machine": platform.platform(), "python": platform.python_version()}
+        about |= {"cores": os.cpu_count(), "ratings": ratings, "folds": FOLDS}
+        args.json.write_text(json.dumps({**about, "peers": rows, "failed": failed}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
