@@ -9,7 +9,7 @@ import pytest
 from surprise import SVD, BaselineOnly, Dataset, Reader, accuracy
 from surprise.model_selection import KFold
 
-from ml.evaluation import k_folds, cross_validate, fit_biases
+from ml.evaluation import cross_validate, fit_biases, k_folds
 from ml.ratings import make_ratings
 from ml.sample import sample_ratings
 from ml.svd import fit_svd
