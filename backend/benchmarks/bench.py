@@ -12,6 +12,8 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -53,19 +55,40 @@ def compare_builds(data_dir: Path, folds: int, runs: int) -> dict[str, object]:
     }
 
 
+@contextmanager
+def dumped_table(ratings: int) -> Iterator[Path]:
+    """A ratings table of so many generated rows in a file, drawn in a process of its own."""
+    draw = (
+        "import sys, joblib; from benchmarks.make_archive import draw_ratings; "
+        "from ml.ratings import make_ratings; n = int(sys.argv[1]); "
+        "t = draw_ratings(n, max(n // 160, 100), max(n // 370, 2000)); "
+        "t = make_ratings('ml_' + t['userId'].astype('str'), t['movieId'], t['rating']); "
+        "joblib.dump(t, sys.argv[2])"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table"
+        command = [sys.executable, "-c", draw, str(ratings), str(path)]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        yield path
+
+
+def run_steps(engine: str, path: Path) -> dict[str, float]:
+    """What benchmarks.steps measures, in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.steps", engine, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
 def compare_steps(ratings: int, runs: int) -> list[dict[str, object]]:
     """Fit, dump + load, and peak memory on generated ratings."""
     results: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
-    for _ in tqdm(range(runs), f"steps, {ratings:,} ratings"):
-        for engine, kept in results.items():
-            command = [sys.executable, "-m", "benchmarks.steps", engine, str(ratings)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            steps = json.loads(done.stdout)
-            steps["dump + load"] = steps["dump"] + steps["load"]
-            steps["memory over the table (MiB)"] = steps["peak_mib"] - steps["table_mib"]
-            kept.append(steps)
+    with dumped_table(ratings) as path:
+        for _ in tqdm(range(runs), f"steps, {ratings:,} ratings"):
+            for engine, kept in results.items():
+                steps = run_steps(engine, path)
+                kept.append(steps | {"dump + load": steps["dump"] + steps["load"]})
     rows = []
-    for step in ("trainset", "fit", "dump + load", "memory over the table (MiB)", "peak_mib"):
+    for step in ("trainset", "fit", "dump + load", "peak_mib"):
         ours, plain = ([run[step] for run in results[engine]] for engine in ("ours", "plain"))
         rows.append(
             {
@@ -109,9 +132,8 @@ def growth(sizes: list[int]) -> list[dict[str, object]]:
     """Our steps alone on ever more generated ratings."""
     rows: list[dict[str, object]] = []
     for ratings in tqdm(sizes, "growth"):
-        command = [sys.executable, "-m", "benchmarks.steps", "ours", str(ratings)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append({"ratings": ratings, **json.loads(done.stdout)})
+        with dumped_table(ratings) as path:
+            rows.append({"ratings": ratings, **run_steps("ours", path)})
     return rows
 
 

@@ -1,6 +1,6 @@
-"""Time the steps of one build on generated ratings, in a process of its own.
+"""Time the steps of one build on a dumped ratings table, in a process of its own.
 
-Run it in `backend/`: python -m benchmarks.steps ours|plain RATINGS; prints JSON.
+Run by benchmarks.bench: python -m benchmarks.steps ours|plain TABLE; prints JSON.
 """
 
 from __future__ import annotations
@@ -15,21 +15,15 @@ from typing import Any
 
 import joblib
 
-from benchmarks.make_archive import draw_ratings
-from ml.ratings import make_ratings
 
-
-def main(engine: str, ratings: int) -> dict[str, float]:
-    """Seconds of each step, and the peak memory in MiB over what the ratings table takes."""
-    drawn = draw_ratings(ratings, max(ratings // 160, 100), max(ratings // 370, 2000))
-    table = make_ratings("ml_" + drawn["userId"].astype("str"), drawn["movieId"], drawn["rating"])
-    del drawn
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def main(engine: str, path: Path) -> dict[str, float]:
+    """Seconds of each step, and the peak memory of the process in MiB, table and imports too."""
+    table = joblib.load(path)
     steps = ours if engine == "ours" else plain
     with tempfile.TemporaryDirectory() as folder:
         seconds = steps(table, Path(folder))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {**seconds, "peak_mib": peak / 1024, "table_mib": before / 1024}
+    return {**seconds, "peak_mib": peak / 1024}
 
 
 def ours(table: Any, folder: Path) -> dict[str, float]:
@@ -91,4 +85,4 @@ class Clock:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))
