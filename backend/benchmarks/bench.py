@@ -47,27 +47,26 @@ def compare_builds(data_dir: Path, folds: int, runs: int) -> dict[str, object]:
             pair = time_command(ours), time_command(plain)
             if run:  # the first warms the caches
                 pairs.append(pair)
+    what = f"whole build, ML-100K{f', --cv {folds}' if folds else ''}"
+    return compared(what, [a[0] for a, _ in pairs], [b[0] for _, b in pairs])
+
+
+def compared(what: str, ours: list[float], plain: list[float]) -> dict[str, object]:
+    """A row of the table: medians, and the median of the ratios pair by pair."""
     return {
-        "what": f"whole build, ML-100K{f', --cv {folds}' if folds else ''}",
-        "ours_s": median(a[0] for a, _ in pairs),
-        "plain_s": median(b[0] for _, b in pairs),
-        "ratio": median(b[0] / a[0] for a, b in pairs),
+        "what": what,
+        "ours_s": median(ours),
+        "plain_s": median(plain),
+        "ratio": median(b / a for a, b in zip(ours, plain, strict=True)),
     }
 
 
 @contextmanager
 def dumped_table(ratings: int) -> Iterator[Path]:
     """A ratings table of so many generated rows in a file, drawn in a process of its own."""
-    draw = (
-        "import sys, joblib; from benchmarks.make_archive import draw_ratings; "
-        "from ml.ratings import make_ratings; n = int(sys.argv[1]); "
-        "t = draw_ratings(n, max(n // 160, 100), max(n // 370, 2000)); "
-        "t = make_ratings('ml_' + t['userId'].astype('str'), t['movieId'], t['rating']); "
-        "joblib.dump(t, sys.argv[2])"
-    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table"
-        command = [sys.executable, "-c", draw, str(ratings), str(path)]
+        command = [sys.executable, "-m", "benchmarks.steps", "draw", str(path), str(ratings)]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         yield path
 
@@ -87,18 +86,13 @@ def compare_steps(ratings: int, runs: int) -> list[dict[str, object]]:
             for engine, kept in results.items():
                 steps = run_steps(engine, path)
                 kept.append(steps | {"dump + load": steps["dump"] + steps["load"]})
-    rows = []
-    for step in ("trainset", "fit", "dump + load", "peak_mib"):
-        ours, plain = ([run[step] for run in results[engine]] for engine in ("ours", "plain"))
-        rows.append(
-            {
-                "what": f"{step}, {ratings:,} generated ratings",
-                "ours_s": median(ours),
-                "plain_s": median(plain),
-                "ratio": median(b / a for a, b in zip(ours, plain, strict=True)),
-            }
+    return [
+        compared(
+            f"{step}, {ratings:,} generated ratings",
+            *([run[step] for run in results[engine]] for engine in ("ours", "plain")),
         )
-    return rows
+        for step in ("trainset", "fit", "dump + load", "peak_mib")
+    ]
 
 
 def compare_fit(data_dir: Path, runs: int) -> dict[str, object]:
@@ -120,12 +114,7 @@ def compare_fit(data_dir: Path, runs: int) -> dict[str, object]:
         SVD(random_state=0).fit(plain)
         times.append((between - started, perf_counter() - between))
     times = times[1:]
-    return {
-        "what": "fit, ML-100K",
-        "ours_s": median(a for a, _ in times),
-        "plain_s": median(b for _, b in times),
-        "ratio": median(b / a for a, b in times),
-    }
+    return compared("fit, ML-100K", [a for a, _ in times], [b for _, b in times])
 
 
 def growth(sizes: list[int]) -> list[dict[str, object]]:

@@ -1,6 +1,7 @@
 """Time the steps of one build on a dumped ratings table, in a process of its own.
 
-Run by benchmarks.bench: python -m benchmarks.steps ours|plain TABLE; prints JSON.
+Run by benchmarks.bench: python -m benchmarks.steps draw TABLE RATINGS, to make the table, then
+python -m benchmarks.steps ours|plain TABLE, which prints JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+
+
+def draw(path: Path, ratings: int) -> None:
+    """Dump a ratings table of so many generated rows."""
+    from benchmarks.make_archive import draw_ratings
+    from ml.ratings import make_ratings
+
+    drawn = draw_ratings(ratings, max(ratings // 160, 100), max(ratings // 370, 2000))
+    users = "ml_" + drawn["userId"].astype("str")
+    joblib.dump(make_ratings(users, drawn["movieId"], drawn["rating"]), path)
 
 
 def main(engine: str, path: Path) -> dict[str, float]:
@@ -85,4 +96,7 @@ class Clock:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))
+    if sys.argv[1] == "draw":
+        draw(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))

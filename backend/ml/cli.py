@@ -116,10 +116,8 @@ def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
     except KeyboardInterrupt:
         code, message = INTERRUPTED, "interrupted; nothing is half-written"
     except OSError as error:
-        code, message = (
-            1,
-            f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
-        )
+        where = f": {error.filename}" if error.filename else ""
+        code, message = 1, f"{error.strerror or error}{where}"
     except MemoryError as error:
         code, message = 1, f"not enough memory: {error}"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -11,6 +12,14 @@ def interrupt(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Press Ctrl-C; return the rest of stdout and stderr once the process has ended."""
     process.send_signal(signal.SIGINT)
     return process.communicate(timeout=60)
+
+
+def copy_backend(folder: Path) -> None:
+    """The code that the scripts run, without data, models and caches."""
+    backend = Path(__file__).parents[1]
+    keep_out = shutil.ignore_patterns("data", "models", "__pycache__")
+    shutil.copytree(backend / "ml", folder / "ml", ignore=keep_out)
+    shutil.copy(backend / "config.py", folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

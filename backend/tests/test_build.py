@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from helpers import contents
+from helpers import contents, copy_backend
 from surprise.prediction_algorithms import matrix_factorization
 
 from ml import release
@@ -162,11 +161,7 @@ def test_more_folds_than_ratings_are_wrong_usage(run: Run, tmp_path: Path) -> No
 
 
 def test_an_env_file_that_is_not_utf_8_exits_3(script_env: dict[str, str], tmp_path: Path) -> None:
-    backend = Path(__file__).parents[1]
-    shutil.copytree(
-        backend / "ml", tmp_path / "ml", ignore=shutil.ignore_patterns("data", "models")
-    )
-    shutil.copy(backend / "config.py", tmp_path)
+    copy_backend(tmp_path)
     (tmp_path / ".env").write_text("SUPABASE_URL=https://x.supabase.co\n", encoding="utf-16")
     done = subprocess.run(
         [sys.executable, "-m", BUILD, "--dataset", "sample"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import copy_backend
 from surprise import SVD, Dataset, Reader, Trainset
 from surprise.prediction_algorithms import matrix_factorization
 
@@ -200,10 +200,7 @@ def test_a_read_only_install_trains_with_and_without_a_home(
     script_env: dict[str, str], tmp_path: Path
 ) -> None:
     """No place for the compiled loop beside the code; then none in the home either."""
-    backend = Path(__file__).parents[1]
-    keep_out = shutil.ignore_patterns("data", "models", "__pycache__")
-    shutil.copytree(backend / "ml", tmp_path / "ml", ignore=keep_out)
-    shutil.copy(backend / "config.py", tmp_path)
+    copy_backend(tmp_path)
     (tmp_path / "ml" / "__pycache__").write_text("no folder, so no cache", encoding="utf-8")
     (tmp_path / "home").mkdir()
     for home in (tmp_path / "home", tmp_path / "config.py"):  # the second is no folder
