@@ -134,6 +134,24 @@ class ArrayTrainset(IdTrainset):
         mean = float(np.mean(self._ratings, dtype=np.float64)) if len(self._ratings) else np.nan
         super().__init__(users, items, (*counts, len(self._ratings)), scale, mean)
 
+    def check(self) -> None:
+        """Find what would lead compiled code astray: a damaged file, or arrays of another maker.
+
+        Raises:
+            InputError: no ratings, ids out of range, or ratings that are not finite.
+        """
+        if not len(self._user_codes) == len(self._item_codes) == len(self._ratings) > 0:
+            what = "no ratings, or columns of different lengths"
+        elif not (
+            _in_range(self._user_codes, self.n_users) and _in_range(self._item_codes, self.n_items)
+        ):
+            what = "ids out of range"
+        elif not np.isfinite(self._ratings).all():
+            what = "ratings that are not finite"
+        else:
+            return
+        raise InputError(f"the trainset has {what}: make it anew from the ratings")
+
     @cached_property
     def by_user(self) -> Rows:
         """The ratings of each user, in the order they came in."""
@@ -220,6 +238,10 @@ def _is_inner(inner: object, count: int) -> bool:
     if not isinstance(inner, int | float | np.integer):
         return False
     return bool(0 <= inner < count and inner % 1 == 0)
+
+
+def _in_range(codes: NDArray[np.int32], count: int) -> bool:
+    return bool(codes.min() >= 0 and codes.max() < count)
 
 
 def _group(

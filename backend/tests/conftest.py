@@ -9,7 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from config import settings
+from ml import movielens
 
 pytest_plugins = ("postgrest_server", "web_server")
 
@@ -70,3 +74,13 @@ def run(
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def real_ratings(
+    movielens_archives: Path, tmp_path_factory: pytest.TempPathFactory
+) -> pd.DataFrame:
+    """All of ML-100K, mapped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "movielens_base_url", str(movielens_archives))
+        return movielens.load("ml-100k", tmp_path_factory.mktemp("data"), None).ratings

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import copy_backend
 from surprise import SVD, Dataset, Reader, Trainset
 from surprise.prediction_algorithms import matrix_factorization
 
-from config import settings
-from ml import movielens
 from ml.build_collaborative import save_models, train_svd_model
 from ml.errors import GateError, InputError
 from ml.ratings import make_ratings
 from ml.sample import sample_ratings
-from ml.sgd import compiled_epoch, epoch
-from ml.svd import predict_pairs
+from ml.svd import fit_svd, predict_pairs
 from ml.trainset import make_trainset
 
 ARRAYS = ("bu", "bi", "pu", "qi")
@@ -33,15 +26,6 @@ def fit_plainly(table: pd.DataFrame) -> SVD:
     data = Dataset.load_from_df(table, Reader(rating_scale=(1, 5)))
     model = SVD(n_factors=100, n_epochs=20, lr_all=0.005, reg_all=0.02, random_state=0)
     return model.fit(data.build_full_trainset())
-
-
-@pytest.fixture(scope="module")
-def real_ratings(
-    movielens_archives: Path, tmp_path_factory: pytest.TempPathFactory
-) -> pd.DataFrame:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "movielens_base_url", str(movielens_archives))
-        return movielens.load("ml-100k", tmp_path_factory.mktemp("data"), None).ratings
 
 
 @pytest.fixture(scope="module")
@@ -94,28 +78,37 @@ def test_a_film_rated_twice_in_a_row_is_trained_on_as_surprise_does() -> None:
         np.testing.assert_allclose(getattr(ours, name), getattr(plain, name), rtol=0, atol=1e-9)
 
 
-def test_the_compiled_loop_is_the_loop_that_is_read() -> None:
-    trainset = make_trainset(sample_ratings().head(300))
-    results = []
-    for run in (epoch, compiled_epoch("float32")):
-        rng = np.random.RandomState(0)
-        arrays = [
-            rng.normal(size=shape)
-            for shape in (
-                trainset.n_users,
-                trainset.n_items,
-                (trainset.n_users, 3),
-                (trainset.n_items, 3),
-            )
-        ]
-        squares = run(*trainset.by_user, 3.5, *arrays, 0.01, 0.1)
-        results.append(np.concatenate([[squares], *map(np.ravel, arrays)]))
-    np.testing.assert_allclose(*results, rtol=1e-12)
-
-
 def test_training_that_diverges_names_the_parameters_to_lower() -> None:
     with np.errstate(all="ignore"), pytest.raises(GateError, match="lower --lr or raise --reg"):
         train_svd_model(sample_ratings().head(2000), lr=10)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize(
+    ("column", "value", "what"),
+    [
+        ("_user_codes", -1, "ids out of range"),
+        ("_user_codes", 943, "ids out of range"),
+        ("_item_codes", -1, "ids out of range"),
+        ("_item_codes", 10**6, "ids out of range"),
+        ("_ratings", np.nan, "ratings that are not finite"),
+        ("_ratings", np.inf, "ratings that are not finite"),
+    ],
+)
+def test_a_damaged_trainset_is_refused_before_the_compiled_loop(
+    parallel: bool, column: str, value: float, what: str
+) -> None:
+    trainset = make_trainset(sample_ratings().head(500))
+    getattr(trainset, column)[7] = value
+    with pytest.raises(InputError, match=what):
+        fit_svd(trainset, factors=3, epochs=1, lr=0.01, reg=0.1, seed=0, parallel=parallel)
+
+
+def test_a_trainset_of_uneven_columns_is_refused() -> None:
+    trainset = make_trainset(sample_ratings().head(500))
+    trainset._ratings = trainset._ratings[:-1]
+    with pytest.raises(InputError, match="different lengths"):
+        fit_svd(trainset, factors=3, epochs=1, lr=0.01, reg=0.1, seed=0)
 
 
 def test_the_models_file_does_not_grow_with_the_ratings(tmp_path: Path) -> None:
@@ -152,26 +145,6 @@ def test_a_loaded_models_own_trainset_is_not_published_for_the_ratings(tmp_path:
     assert joblib.load(tmp_path / "cf_trainset.pkl").n_ratings == 500
 
 
-def test_a_damaged_cache_of_the_compiled_loop_does_not_stop_a_build(
-    script_env: dict[str, str], tmp_path: Path
-) -> None:
-    def build() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ml.build_collaborative", "--dataset", "sample", "--quiet",
-             "--models-dir", tmp_path / "models"],
-            cwd=Path(__file__).parents[1], env=script_env | {"NUMBA_CACHE_DIR": str(tmp_path)},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    assert build().returncode == 0
-    cached = [path for path in tmp_path.rglob("sgd*") if path.is_file()]
-    assert {path.suffix for path in cached} == {".nbi", ".nbc"}
-    for path in cached:
-        path.write_bytes(b"")
-    done = build()
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_workers_can_share_one_copy_by_mmap(tmp_path: Path) -> None:
     model, trainset = train_svd_model(sample_ratings(), epochs=1)
     save_models(model, trainset, str(tmp_path))
@@ -193,22 +166,3 @@ def test_old_artifacts_of_plain_surprise_still_serve_and_are_judged(tmp_path: Pa
     save_models(plain, plain.trainset, str(tmp_path / "again"))
     loaded = joblib.load(tmp_path / "again" / "svd_model.pkl")
     assert loaded.predict("ml_sample_1", 862) == plain.predict("ml_sample_1", 862)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_a_read_only_install_trains_with_and_without_a_home(
-    script_env: dict[str, str], tmp_path: Path
-) -> None:
-    """No place for the compiled loop beside the code; then none in the home either."""
-    copy_backend(tmp_path)
-    (tmp_path / "ml" / "__pycache__").write_text("no folder, so no cache", encoding="utf-8")
-    (tmp_path / "home").mkdir()
-    for home in (tmp_path / "home", tmp_path / "config.py"):  # the second is no folder
-        env = script_env | {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
-        env["SURPRISE_DATA_FOLDER"] = str(tmp_path)  # importing surprise makes this folder
-        done = subprocess.run(
-            [sys.executable, "-m", "ml.build_collaborative", "--dataset", "sample", "--quiet",
-             "--models-dir", tmp_path / "models"],
-            cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (done.returncode, done.stderr) == (0, "")
