@@ -101,10 +101,10 @@ def compare_fit(data_dir: Path, runs: int) -> dict[str, object]:
     from ml.trainset import make_trainset
 
     table = movielens.load("ml-100k", data_dir, None).ratings
-    arrays = make_trainset(table)
     plain = Dataset.load_from_df(table, Reader(rating_scale=(1, 5))).build_full_trainset()
     times = []
     for _ in tqdm(range(runs + 1), "fit, ML-100K"):
+        arrays = make_trainset(table)
         started = perf_counter()
         fit_svd(arrays, factors=100, epochs=20, lr=0.005, reg=0.02, seed=0)
         between = perf_counter()
@@ -112,6 +112,38 @@ def compare_fit(data_dir: Path, runs: int) -> dict[str, object]:
         times.append((between - started, perf_counter() - between))
     times = times[1:]
     return compared("fit, ML-100K", [a for a, _ in times], [b for _, b in times])
+
+
+def compare_modes(ratings: int, runs: int) -> dict[str, object]:
+    """`fit_svd` on several threads against the same in sequence; RMSE of a tenth held out."""
+    import joblib
+    import numpy as np
+    import pandas as pd
+
+    from ml.svd import fit_svd, predict_pairs
+    from ml.trainset import make_trainset
+
+    with dumped_table(ratings) as path:
+        table = joblib.load(path)
+    held_out = np.random.default_rng(0).random(len(table)) < 0.1
+    trainset, test = make_trainset(table[~held_out]), table[held_out]
+    pairs = (
+        pd.Index(trainset.raw_users()).get_indexer(test["user_id"].astype("object")),
+        pd.Index(trainset.raw_items()).get_indexer(test["movie_id"]),
+    )
+    times: dict[bool, list[float]] = {True: [], False: []}
+    rmse = {}
+    for _ in tqdm(range(runs), f"threads, {ratings:,} ratings"):
+        for parallel, kept in times.items():
+            started = perf_counter()
+            model = fit_svd(
+                trainset, factors=100, epochs=20, lr=0.005, reg=0.02, seed=0, parallel=parallel
+            )
+            kept.append(perf_counter() - started)
+            errors = predict_pairs(model, *pairs) - test["rating"].to_numpy()
+            rmse[parallel] = float(np.sqrt(np.mean(errors**2)))
+    what = f"fit, {ratings:,}: threads (RMSE {rmse[True]:.5f}) against one ({rmse[False]:.5f})"
+    return compared(what, times[True], times[False])
 
 
 def growth(sizes: list[int]) -> list[dict[str, object]]:
@@ -135,6 +167,7 @@ def main() -> None:
     machine += ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     rows = [compare_builds(args.data_dir, folds, args.runs) for folds in (0, 3)]
     rows.append(compare_fit(args.data_dir, args.runs))
+    rows += [compare_modes(ratings, 3) for ratings in (1_000_000, 4_000_000)]
     rows += compare_steps(100_000, args.runs) + compare_steps(1_000_000, min(args.runs, 3))
     sizes = [n for n in (100_000, 1_000_000, 10_000_000, 32_000_000) if n <= args.most]
     grown = growth(sizes)

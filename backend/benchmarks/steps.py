@@ -7,7 +7,6 @@ python -m benchmarks.steps ours|plain TABLE, which prints JSON.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -42,6 +41,8 @@ def peak_mib() -> float:
     if status.exists():
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) / 1024
+    import resource  # not on Windows
+
     unit = 1024**2 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

@@ -17,6 +17,7 @@ from urllib.request import url2pathname
 from .downloads import download, without_password
 from .errors import InputError, SourceError
 from .files import CHUNK, locked, replace_together, sha256
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -256,10 +257,11 @@ def _copy_member(zipped: zipfile.ZipFile, file: DataFile, output: BinaryIO) -> s
     if info.file_size > file.archive.max_bytes:
         raise BadArchiveError(f"{name} would take {info.file_size:,} bytes")
     digest = hashlib.sha256()
-    with zipped.open(info) as member:
+    with zipped.open(info) as member, progress_bar("extracting", "B", info.file_size) as bar:
         while chunk := member.read(CHUNK):
             output.write(chunk)
             digest.update(chunk)
+            bar.update(len(chunk))
     output.flush()
     return digest.hexdigest()
 

@@ -13,6 +13,7 @@ from .datasets import DATASETS, LICENCE
 from .files import locked, replace_together
 from .film_ids import map_ml_100k_items, map_movielens_ids
 from .movielens_files import read_links, read_ml_100k_titles, read_ratings
+from .progress import progress_bar
 from .ratings import NOT_APP_PREFIX, check_bounds, check_ratings, make_ratings
 
 if TYPE_CHECKING:
@@ -140,26 +141,30 @@ def _map_films(
     import numpy as np
     import pandas as pd
 
-    check_bounds(table["rating"])
-    film_codes, films = pd.factorize(table["film"])
-    ids = tmdb_ids.reindex(films).fillna(0).to_numpy(np.int64)
-    wanted = ids > 0
-    mapped = int(np.count_nonzero(wanted[film_codes]))
-    if catalog is not None:
-        wanted &= np.isin(ids, list(catalog))
-    keep = wanted[film_codes]
-    in_catalog = int(np.count_nonzero(keep))
-    loaded = len(table)
-    table = table.assign(film=ids[film_codes])[keep]
-    del film_codes, keep
-    user_codes, users = pd.factorize(table["user"])
-    latest = _latest(user_codes, table["film"].to_numpy(), table["timestamp"].to_numpy())
-    names = pd.Index(NOT_APP_PREFIX + pd.Series(users).astype("str"))
-    ratings = make_ratings(
-        pd.Categorical.from_codes(user_codes[latest].astype(np.int32), names),
-        table["film"].to_numpy()[latest],
-        table["rating"].to_numpy()[latest],
-    )
+    with progress_bar("mapping", " steps", 4) as bar:
+        check_bounds(table["rating"])
+        film_codes, films = pd.factorize(table["film"])
+        bar.update()
+        ids = tmdb_ids.reindex(films).fillna(0).to_numpy(np.int64)
+        wanted = ids > 0
+        mapped = int(np.count_nonzero(wanted[film_codes]))
+        if catalog is not None:
+            wanted &= np.isin(ids, list(catalog))
+        keep = wanted[film_codes]
+        in_catalog = int(np.count_nonzero(keep))
+        loaded = len(table)
+        table = table.assign(film=ids[film_codes])[keep]
+        del film_codes, keep
+        bar.update()
+        user_codes, users = pd.factorize(table["user"])
+        latest = _latest(user_codes, table["film"].to_numpy(), table["timestamp"].to_numpy())
+        bar.update()
+        names = pd.Index(NOT_APP_PREFIX + pd.Series(users).astype("str"))
+        ratings = make_ratings(
+            pd.Categorical.from_codes(user_codes[latest].astype(np.int32), names),
+            table["film"].to_numpy()[latest],
+            table["rating"].to_numpy()[latest],
+        )
     return MappedRatings(dataset, ratings, loaded, mapped, in_catalog, catalog)
 
 

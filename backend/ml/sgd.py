@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import jit
+from .jit import Argument, compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,69 +87,9 @@ def epoch(
     return squares
 
 
-@cache
 def compiled_epoch(ratings_type: str) -> Callable[..., float]:
-    """`epoch`, compiled for ratings of this dtype; lets other threads run meanwhile.
-
-    Arrays of another dtype, of another number of dimensions or not in C order are refused with
-    `ctypes.ArgumentError`; sizes and ids are the caller's to check.
-    """
-    import ctypes
-
-    from numpy.ctypeslib import ndpointer
-
-    def array(dtype: str, dimensions: int = 1) -> Any:
-        return ndpointer(dtype, dimensions, flags="C_CONTIGUOUS")
-
-    vector, matrix, number, count = array("f8"), array("f8", 2), ctypes.c_double, ctypes.c_int64
-    name = f"epoch_{ratings_type}"
-    address = jit.load(Path(__file__), name, lambda: _to_llvm(ratings_type))
-    compiled = ctypes.CFUNCTYPE(
-        ctypes.c_int32, ctypes.POINTER(number), ctypes.POINTER(ctypes.c_void_p),
-        count, count, count, array("i8"), array("i4"), array(ratings_type), number,
-        vector, vector, matrix, matrix, number, number,
-    )(address)  # fmt: skip
-
-    def run(
-        starts: Any, items: Any, ratings: Any, mean: float, bu: Any, bi: Any, pu: Any, qi: Any,
-        lr: float, reg: float,
-    ) -> float:  # fmt: skip
-        squares = number()
-        sizes = len(starts) - 1, *qi.shape
-        arrays = bu, bi, pu, qi
-        compiled(squares, ctypes.c_void_p(), *sizes, starts, items, ratings, mean, *arrays, lr, reg)
-        return squares.value
-
-    return run
-
-
-def _to_llvm(ratings_type: str) -> tuple[str, str]:
-    """`epoch` over pointers as LLVM IR made by numba, and the name of the function in it.
-
-    numba's functions return a status and take two pointers before their arguments: where the
-    result goes, and where an exception would.
-    """
-    from numba import carray, njit, types
-
-    options: dict[str, Any] = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
-    over_arrays = njit(**options)(epoch)
-
-    def over_pointers(
-        users: Any, n_items: Any, factors: Any, starts: Any, items: Any, ratings: Any, mean: Any,
-        bu: Any, bi: Any, pu: Any, qi: Any, lr: Any, reg: Any,
-    ) -> Any:  # fmt: skip
-        n = starts[users]
-        return over_arrays(
-            carray(starts, users + 1), carray(items, n), carray(ratings, n), mean,
-            carray(bu, users), carray(bi, n_items),
-            carray(pu, (users, factors)), carray(qi, (n_items, factors)), lr, reg,
-        )  # fmt: skip
-
-    i64, f64, to = types.int64, types.float64, types.CPointer
-    rating = getattr(types, ratings_type)
-    signature = f64(
-        i64, i64, i64, to(i64), to(types.int32), to(rating), f64,
-        to(f64), to(f64), to(f64), to(f64), f64, f64,
-    )  # fmt: skip
-    compiled = njit(signature, **options)(over_pointers).overloads[signature.args]
-    return compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
+    """`epoch`, compiled for ratings of this dtype; see `jit.compiled`."""
+    rows = Argument("int64", 1), Argument("int32", 1), Argument(ratings_type, 1)
+    number = Argument("float64")
+    vector, matrix = Argument("float64", 1, changed=True), Argument("float64", 2, changed=True)
+    return compiled(epoch, *rows, number, vector, vector, matrix, matrix, number, number)

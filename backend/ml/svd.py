@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 PARALLEL_FROM = 1_000_000
 """Ratings from which on several threads are worth their shorter rows (benchmarks/RESULTS.md)."""
 
+DIVERGED = (
+    "training diverged: errors are not finite. Nothing was published; lower --lr or raise --reg"
+)
+
 
 def fit_svd(
     trainset: ArrayTrainset,
@@ -83,12 +87,11 @@ def fit_svd(
     with progress_bar("training", " ratings", epochs * trainset.n_ratings) as bar:
         for squares in run(step, rows, arrays, epochs):
             if not math.isfinite(squares):
-                raise GateError(
-                    "training diverged: errors are not finite. Nothing was published; "
-                    "lower --lr or raise --reg"
-                )
+                raise GateError(DIVERGED)
             bar.set_postfix_str(f"RMSE {math.sqrt(squares / trainset.n_ratings):.4f}")
             bar.update(trainset.n_ratings)
+    if not all(np.isfinite(array).all() for array in arrays):  # by the last epoch's own steps
+        raise GateError(DIVERGED)
     return model
 
 

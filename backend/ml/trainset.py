@@ -35,14 +35,14 @@ class RawIds:
     def __init__(self, ids: Sequence[Any]) -> None:
         kinds = set(map(type, ids))
         self._kind = next(iter(kinds)) if len(kinds) == 1 else object
-        if self._kind is int:
+        if self._kind is int and max(map(abs, ids)) < 2**63:
             self._data: Any = np.array(ids, dtype=np.int64)
         elif self._kind is str:
             encoded = [value.encode("utf-8", "surrogatepass") for value in ids]
             self._data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
             self._ends = np.cumsum([len(value) for value in encoded], dtype=np.int64)
         else:
-            self._data = list(ids)
+            self._data, self._kind = list(ids), object
 
     def tolist(self) -> list[Any]:
         """The raw ids as Python objects, by inner id."""
@@ -142,6 +142,10 @@ class ArrayTrainset(IdTrainset):
         """
         if not len(self._user_codes) == len(self._item_codes) == len(self._ratings) > 0:
             what = "no ratings, or columns of different lengths"
+        elif {self._user_codes.dtype.name, self._item_codes.dtype.name} != {"int32"} or (
+            self._ratings.dtype.name not in ("float32", "float64")
+        ):
+            what = "columns of other types than int32 ids and float32 or float64 ratings"
         elif not (
             _in_range(self._user_codes, self.n_users) and _in_range(self._item_codes, self.n_items)
         ):

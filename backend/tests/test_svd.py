@@ -83,6 +83,12 @@ def test_training_that_diverges_names_the_parameters_to_lower() -> None:
         train_svd_model(sample_ratings().head(2000), lr=10)
 
 
+def test_factors_that_the_last_step_made_infinite_are_no_model() -> None:
+    table = make_ratings(["a"], [1], [5.0])
+    with np.errstate(all="ignore"), pytest.raises(GateError, match="lower --lr or raise --reg"):
+        train_svd_model(table, epochs=1, lr=1.7e308, reg=2)
+
+
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize(
     ("column", "value", "what"),
@@ -102,6 +108,14 @@ def test_a_damaged_trainset_is_refused_before_the_compiled_loop(
     getattr(trainset, column)[7] = value
     with pytest.raises(InputError, match=what):
         fit_svd(trainset, factors=3, epochs=1, lr=0.01, reg=0.1, seed=0, parallel=parallel)
+
+
+def test_a_trainset_of_other_types_is_refused() -> None:
+    for column, dtype in (("_item_codes", np.int64), ("_ratings", np.float16)):
+        trainset = make_trainset(sample_ratings().head(500))
+        setattr(trainset, column, getattr(trainset, column).astype(dtype))
+        with pytest.raises(InputError, match="other types"):
+            fit_svd(trainset, factors=3, epochs=1, lr=0.01, reg=0.1, seed=0)
 
 
 def test_a_trainset_of_uneven_columns_is_refused() -> None:
