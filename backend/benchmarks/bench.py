@@ -118,7 +118,6 @@ def compare_modes(ratings: int, runs: int) -> dict[str, object]:
     """`fit_svd` on several threads against the same in sequence; RMSE of a tenth held out."""
     import joblib
     import numpy as np
-    import pandas as pd
 
     from ml.svd import fit_svd, predict_pairs
     from ml.trainset import make_trainset
@@ -127,10 +126,7 @@ def compare_modes(ratings: int, runs: int) -> dict[str, object]:
         table = joblib.load(path)
     held_out = np.random.default_rng(0).random(len(table)) < 0.1
     trainset, test = make_trainset(table[~held_out]), table[held_out]
-    pairs = (
-        pd.Index(trainset.raw_users()).get_indexer(test["user_id"].astype("object")),
-        pd.Index(trainset.raw_items()).get_indexer(test["movie_id"]),
-    )
+    pairs = trainset.find(test)
     times: dict[bool, list[float]] = {True: [], False: []}
     rmse = {}
     for _ in tqdm(range(runs), f"threads, {ratings:,} ratings"):

@@ -10,14 +10,16 @@ import logging
 import math
 import sys
 import time
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import movielens, ratings, release, summary
+from .app_ratings import read_app_ratings, read_app_ratings_or_stop
 from .cli import folder, make_parser, print_lines, resolve_catalog, run
 from .errors import SourceError, UsageError
 from .files import locked
+from .training import ALGORITHMS, PLAN, Parameters, make_fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ml.build_collaborative")
 
-FACTORS, EPOCHS, LEARNING_RATE, REGULARISATION = 100, 20, 0.005, 0.02
-
 
 def get_real_user_ratings() -> pd.DataFrame:
     """Every rating in the app's Supabase table `ratings`.
@@ -40,29 +40,10 @@ def get_real_user_ratings() -> pd.DataFrame:
         Empty where Supabase is not configured, and, with a warning, where it fails.
     """
     try:
-        return _read_app_ratings()
+        return read_app_ratings()
     except SourceError as error:
         logger.warning("%s; going on without app ratings", error)
         return ratings.empty_ratings()
-
-
-def _read_app_ratings() -> pd.DataFrame:
-    """As `get_real_user_ratings`, but raises SourceError where Supabase fails."""
-    from config import settings
-
-    url, key = settings.supabase_url, settings.supabase_service_role_key
-    if not url and not key:
-        logger.info("no app ratings: SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are not set")
-        return ratings.empty_ratings()
-    if not url or not key:
-        missing = "SUPABASE_SERVICE_ROLE_KEY" if url else "SUPABASE_URL"
-        raise SourceError(f"Supabase is half configured: {missing} is not set")
-    from .supabase_ratings import read_ratings
-
-    table, dropped = read_ratings(url, key)
-    for reason, count in dropped.items():
-        logger.warning("left out %s app ratings: %s", f"{count:,}", reason)
-    return table
 
 
 def combine_ratings(ml_ratings: pd.DataFrame, real_ratings: pd.DataFrame) -> pd.DataFrame:
@@ -73,21 +54,24 @@ def combine_ratings(ml_ratings: pd.DataFrame, real_ratings: pd.DataFrame) -> pd.
 def train_svd_model(
     combined_ratings: pd.DataFrame,
     *,
-    factors: int = FACTORS,
-    epochs: int = EPOCHS,
-    lr: float = LEARNING_RATE,
-    reg: float = REGULARISATION,
+    algorithm: str = "svd",
+    factors: int = PLAN.factors,
+    epochs: int = PLAN.epochs,
+    lr: float = PLAN.lr,
+    reg: float = PLAN.reg,
     seed: int = 0,
 ) -> tuple[SVD, Trainset]:
-    """Train scikit-surprise's SVD (Funk's matrix factorization with biases) on every rating.
+    """Train a scikit-surprise SVD (matrix factorization with biases) on every rating.
 
     Args:
         combined_ratings: a ratings table; its order decides the order of the SGD steps.
+        algorithm: `svd`, scikit-surprise's own by SGD, or `bayesian`: by Gibbs sampling, with
+            smaller errors (see `bayesian`); it takes no `epochs`, `lr` and `reg`.
         factors: length of the film and user vectors.
         epochs: passes over the ratings.
         lr: learning rate of all parameters.
         reg: regularisation of all parameters.
-        seed: of the initial factors; the same seed gives the same model.
+        seed: of what is drawn at random; the same seed gives the same model.
 
     Returns:
         The trained model and the trainset it was trained on.
@@ -96,13 +80,13 @@ def train_svd_model(
         InputError: no ratings, or not a ratings table.
         GateError: training diverged.
     """
-    from .svd import fit_svd
     from .trainset import make_trainset
 
+    fit = make_fit(algorithm, Parameters(factors, epochs, lr, reg), seed)
     trainset = make_trainset(ratings.check_ratings(combined_ratings))
     low, high = trainset.rating_scale
     logger.info("training on %s ratings, scale %g to %g", f"{trainset.n_ratings:,}", low, high)
-    return fit_svd(trainset, factors=factors, epochs=epochs, lr=lr, reg=reg, seed=seed), trainset
+    return fit(trainset), trainset
 
 
 def save_models(svd_model: SVD, trainset: Trainset, models_dir: str | None = None) -> None:
@@ -122,14 +106,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--models-dir", type=folder, default=release.DEFAULT_MODELS_DIR, metavar="DIR",
         help="where the artifacts go (default ml/models)")  # fmt: skip
+    add("--algorithm", choices=ALGORITHMS, default="svd",
+        help="svd (default), or bayesian: slower, with smaller errors")  # fmt: skip
     add("--cv", type=_at_least(2), metavar="N", help="N-fold cross-validation before training")
-    add("--factors", type=_at_least(1), default=FACTORS,
+    add("--evaluate", action="store_true",
+        help="measure errors and rankings in several ways before training")  # fmt: skip
+    add("--tune", type=_at_least(1), metavar="N",
+        help="try N sets of the SVD's parameters and train with the best")  # fmt: skip
+    add("--tune-minutes", type=_positive, default=10.0, metavar="M",
+        help="begin no trial after so long, default %(default)g")  # fmt: skip
+    add("--factors", type=_at_least(1), default=PLAN.factors,
         help="length of the film and user vectors, default %(default)s")  # fmt: skip
-    add("--epochs", type=_at_least(1), default=EPOCHS,
-        help="passes over the ratings, default %(default)s")  # fmt: skip
-    add("--lr", type=_positive, default=LEARNING_RATE, help="learning rate, default %(default)s")
-    add("--reg", type=_positive, default=REGULARISATION,
-        help="regularisation, default %(default)s")  # fmt: skip
+    add(
+        "--epochs",
+        type=_at_least(1),
+        help=f"of svd: passes over the ratings, default {PLAN.epochs}",
+    )
+    add("--lr", type=_positive, help=f"of svd: learning rate, default {PLAN.lr}")
+    add("--reg", type=_positive, help=f"of svd: regularisation, default {PLAN.reg}")
     add("--seed", type=_at_least(0), default=0,
         help="the same seed and data give the same model, default %(default)s")  # fmt: skip
     add("--allow-missing-app-ratings", action="store_true",
@@ -161,9 +155,20 @@ def _positive(text: str) -> float:
     return number
 
 
+def _parameters(args: argparse.Namespace) -> Parameters:
+    """As asked for, else the plan's."""
+    if args.algorithm != "svd":
+        for name in ("epochs", "lr", "reg", "tune"):
+            if getattr(args, name) is not None:
+                raise UsageError(f"--{name} is of --algorithm svd")
+    return Parameters(
+        args.factors, args.epochs or PLAN.epochs, args.lr or PLAN.lr, args.reg or PLAN.reg
+    )
+
+
 def _work(args: argparse.Namespace) -> None:
     started = time.monotonic()
-    parameters = {name: getattr(args, name) for name in ("factors", "epochs", "lr", "reg", "seed")}
+    parameters = _parameters(args)
     catalog = resolve_catalog(args.catalog, args.dataset)
     mapped = movielens.load(args.dataset, args.data_dir, catalog)
     for line in mapped.describe():
@@ -174,28 +179,83 @@ def _work(args: argparse.Namespace) -> None:
             if not args.replace_real_model:
                 _keep_real_model(args.models_dir)
         else:
-            app_ratings = _read_app_ratings_or_stop(args.models_dir, args.allow_missing_app_ratings)
+            app_ratings = read_app_ratings_or_stop(args.models_dir, args.allow_missing_app_ratings)
         combined = combine_ratings(mapped.ratings, app_ratings)
+        lines: list[str] = []
+        if args.tune and len(combined):
+            parameters, lines = _tune(args, combined, parameters)
         scores: list[Score] = []
         if args.cv and len(combined):
-            from .evaluation import cross_validate
-            from .svd import fit_svd
-
-            if args.cv > len(combined):
-                raise UsageError(
-                    f"--cv {args.cv} asks for more folds than {len(combined):,} ratings"
-                )
-            logger.info("cross-validation in %d folds", args.cv)
-            scores = cross_validate(combined, partial(fit_svd, **parameters), args.cv, args.seed)
-        svd, trainset = train_svd_model(combined, **parameters)
+            scores = _cross_validate(args, combined, parameters)
+        if args.evaluate and len(combined):
+            lines += _evaluate(args, mapped, combined, parameters)
+        svd, trainset = train_svd_model(
+            combined, algorithm=args.algorithm, **asdict(parameters), seed=args.seed
+        )
         sanity = _predict_known_pair(svd, combined)
         files = release.publish(svd, trainset, args.models_dir)
     if not args.quiet:
         seconds = time.monotonic() - started
-        lines = summary.describe_build(mapped, combined, scores, sanity, files, seconds)
+        lines += summary.describe_build(mapped, combined, scores, sanity, files, seconds)
         if args.dataset == "sample":
             lines += summary.describe_demo(svd, combined)
         print_lines(lines)
+
+
+def _tune(
+    args: argparse.Namespace, combined: pd.DataFrame, first: Parameters
+) -> tuple[Parameters, list[str]]:
+    """The best parameters found, and the lines that say so."""
+    from .tuning import FOLDS, tune
+
+    _check_folds(FOLDS, combined, "--tune")
+    logger.info("trying %d sets of parameters, at most %g minutes", args.tune, args.tune_minutes)
+    trials = tune(combined, first, args.tune, 60 * args.tune_minutes, args.seed)
+    return trials[0].parameters, summary.describe_tuning(trials, first)
+
+
+def _cross_validate(
+    args: argparse.Namespace, combined: pd.DataFrame, parameters: Parameters
+) -> list[Score]:
+    from .evaluation import evaluate
+    from .splits import k_folds
+
+    _check_folds(args.cv, combined, f"--cv {args.cv}")
+    logger.info("cross-validation in %d folds", args.cv)
+    fits = {ALGORITHMS[args.algorithm]: make_fit(args.algorithm, parameters, args.seed)}
+    splits = list(k_folds(len(combined), args.cv, args.seed))
+    return evaluate(combined, splits, fits, ranking=False)
+
+
+def _evaluate(
+    args: argparse.Namespace,
+    mapped: movielens.MappedRatings,
+    combined: pd.DataFrame,
+    parameters: Parameters,
+) -> list[str]:
+    """Tables of what is to be trained beside the plan's SVD and simple baselines."""
+    from .evaluation import evaluate
+    from .splits import FOLDS, all_splits
+
+    _check_folds(FOLDS, combined, "--evaluate")
+    if args.dataset == "ml-100k":
+        movielens.fetch_splits(args.data_dir)
+    fits = {}
+    if (args.algorithm, parameters) != ("svd", PLAN):
+        name = ALGORITHMS[args.algorithm] + (" as asked for" if args.algorithm == "svd" else "")
+        fits[name] = make_fit(args.algorithm, parameters, args.seed)
+    fits[ALGORITHMS["svd"]] = make_fit("svd", PLAN, args.seed)
+    return summary.describe_evaluation(
+        {
+            name: evaluate(combined, splits, fits)
+            for name, splits in all_splits(mapped, combined, args.data_dir, args.seed).items()
+        }
+    )
+
+
+def _check_folds(folds: int, table: pd.DataFrame, flag: str) -> None:
+    if folds > len(table):
+        raise UsageError(f"{flag} asks for more folds than {len(table):,} ratings")
 
 
 def _keep_real_model(models_dir: Path) -> None:
@@ -206,26 +266,6 @@ def _keep_real_model(models_dir: Path) -> None:
             f"{models_dir} holds a model of real ratings, and a sample would replace it: "
             "name another folder with --models-dir, or pass --replace-real-model"
         )
-
-
-def _read_app_ratings_or_stop(models_dir: Path, allow_missing: bool) -> pd.DataFrame:
-    """The app's ratings; stops where none came and the published model was trained with some."""
-    failure = ""
-    try:
-        table = _read_app_ratings()
-    except SourceError as error:
-        table, failure = ratings.empty_ratings(), str(error)
-    if table.empty and not allow_missing:
-        published = release.read_published(models_dir)
-        if published and published.app_users:
-            raise SourceError(
-                f"{failure or 'no app ratings came'}. The published model knows "
-                f"{published.app_users:,} app users and is kept; mend that, "
-                "or publish without them by --allow-missing-app-ratings"
-            )
-    if failure:
-        logger.warning("%s; going on without app ratings", failure)
-    return table
 
 
 def _predict_known_pair(svd: SVD, combined: pd.DataFrame) -> str:

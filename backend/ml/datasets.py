@@ -108,3 +108,17 @@ DATASETS: dict[str, tuple[DataFile, ...]] = {
     "ml-latest": _with_own_links(ML_LATEST),
 }
 """Every MovieLens set by name; `ml-100k` borrows the links of ml-latest-small."""
+
+ML_100K_SPLITS = tuple(
+    DataFile(ML_100K, name, f"ml-100k/{name}", sha256, optional=True)
+    for name, sha256 in {
+        "u1.test": "18c6014a4b2c7324f250a63f8904a7b16b2b19f911129e346141507b0cbac950",
+        "u2.test": "4de658d1e04ed9104629509a2e2528fce833ac8e048280183f1df167632038c3",
+        "u3.test": "0f548b51c78327de4c156461d3e430b7e5579fe2b5681586a59416e48fd35f6d",
+        "u4.test": "7c02ad0a1e7ab1083c8b9d4b627203a051dd7b5eab46d99fa44de33470de8db9",
+        "u5.test": "351cc52e0d15b6c721466276fc24671d40936899e3d01fadeaf312915b8c5634",
+        "ua.test": "d0497e202417720f57a184ec8c66be2d1afa4ff41bb53787c57b28d6bf79bc42",
+        "ub.test": "d54a72d05730d5892062734b2bec73e976f9b713d18c828a18b968d6cce442da",
+    }.items()
+)
+"""GroupLens's own splits of ML-100K: what is held out of each; the rest is trained on."""

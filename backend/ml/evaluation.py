@@ -1,78 +1,222 @@
-"""How well a model predicts ratings it has not seen, beside simple baselines."""
+"""How well models predict and rank what they have not seen, beside simple baselines."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from . import metrics
 from .progress import progress_bar
-from .ratings import rating_scale
+from .ratings import is_app_user, rating_scale
+from .splits import check_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
     from surprise import SVD
 
+    from .splits import Split
     from .trainset import ArrayTrainset
+
+    Fits = Mapping[str, Callable[[ArrayTrainset], SVD]]
+
+USERS_AT_ONCE = 512
+BIASES, MEAN, POPULAR = "user and item biases", "global mean", "most rated"
+ALL, APP, MOVIELENS = "all users", "app users", "MovieLens users"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """See `metrics`; None where a model predicts or ranks nothing, or it was not asked for."""
+
+    rmse: float | None = None
+    mae: float | None = None
+    ndcg: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    hit_rate: float | None = None
+    coverage: float | None = None
+    popularity: float | None = None
 
 
 @dataclass(frozen=True)
 class Score:
-    """Errors of one model over all folds, in stars."""
+    """One model on one group of users: the mean over the splits."""
 
     model: str
-    rmse: float
-    """Root of the mean squared error: mean over the folds."""
-    mae: float
-    """Mean absolute error: mean over the folds."""
+    users: str
+    measures: Measures
 
 
-def cross_validate(
-    table: pd.DataFrame, fit: Callable[[ArrayTrainset], SVD], folds: int, seed: int
+class _HeldOut(NamedTuple):
+    """Test ratings by inner ids of the trainset, -1 where it does not know them."""
+
+    users: NDArray[np.intp]
+    items: NDArray[np.intp]
+    people: NDArray[np.intp]
+    """A number for each user, known or not."""
+    ratings: NDArray[np.float64]
+    groups: dict[str, NDArray[np.bool_]]
+    """Which rows are of the users of each name."""
+
+
+def evaluate(
+    table: pd.DataFrame, splits: Sequence[Split], fits: Fits, *, ranking: bool = True
 ) -> list[Score]:
-    """k-fold cross-validation over ratings: each fold is predicted from the others.
+    """Errors and rankings of models trained on each split, and of three baselines.
+
+    The baselines are user and item biases, the global mean (which ranks nothing) and the most
+    rated films (which predict nothing). A ranking is of all films of the training that the user
+    has not rated there, and is measured on users with a held-out rating of at least
+    `metrics.LIKED` stars; such films that the training does not have count as not found. Where
+    there are app users, they and MovieLens's are measured apart as well.
 
     Args:
         table: a ratings table.
-        fit: trains the model.
-        folds: from 2 to the number of ratings.
-        seed: of the shuffle; the folds are those of Surprise's `KFold(folds, random_state=seed)`.
+        splits: see `splits`.
+        fits: by name, what trains a model.
+        ranking: whether to measure rankings too.
 
-    Returns:
-        The model, then two baselines on the same folds: user and item biases, and the global mean.
+    Raises:
+        InputError: a split leaks, see `splits.check_apart`.
     """
     import numpy as np
-    import pandas as pd
 
-    from .svd import predict_pairs
     from .trainset import make_trainset
 
     scale = rating_scale(table["rating"])
-    errors: dict[str, list[tuple[float, float]]] = {}
-    with progress_bar("cross-validation", " folds", folds) as bar:
-        for train, test in k_folds(len(table), folds, seed):
-            trainset = make_trainset(table.iloc[train], scale)
-            held_out = table.iloc[test]
-            pairs = (
-                pd.Index(trainset.raw_users()).get_indexer(held_out["user_id"].astype("object")),
-                pd.Index(trainset.raw_items()).get_indexer(held_out["movie_id"]),
-            )
-            model = fit(trainset)
-            predictions = {"SVD": predict_pairs(model, *pairs)}
-            model.bu, model.bi = fit_biases(trainset)
-            model.pu[:] = 0  # what is left of the model is its biases
-            predictions["user and item biases"] = predict_pairs(model, *pairs)
-            predictions["global mean"] = np.full(len(test), trainset.global_mean)
-            truth = held_out["rating"].to_numpy()
-            for name, predicted in predictions.items():
-                off = predicted - truth
-                rmse, mae = float(np.sqrt(np.mean(off**2))), float(np.mean(np.abs(off)))
-                errors.setdefault(name, []).append((rmse, mae))
-            bar.update()
-    return [Score(name, *np.mean(pairs, axis=0)) for name, pairs in errors.items()]
+    films = table["movie_id"].nunique()
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    with progress_bar("evaluation", " fits", len(splits) * len(fits)) as bar:
+        for split in splits:
+            check_apart(table, split)
+            trainset = make_trainset(table.iloc[split.train], scale)
+            held_out = _hold_out(table.iloc[split.test], trainset)
+            measures: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+            for name, model in _models(trainset, fits):
+                if name != POPULAR:
+                    _measure_errors(measures, name, model, held_out)
+                if ranking and name != MEAN:
+                    _measure_ranking(measures, name, model, held_out, films)
+                if name in fits:
+                    bar.update()
+            for key, values in measures.items():
+                found.setdefault(key, []).append(values)
+    scores = []
+    for (model_name, users), folds in found.items():
+        means = {name: float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
+        scores.append(Score(model_name, users, Measures(**means)))
+    return scores
+
+
+def _models(trainset: ArrayTrainset, fits: Fits) -> Iterator[tuple[str, SVD]]:
+    """The models to compare, then the baselines in the form of a model."""
+    import numpy as np
+    from surprise import SVD, AlgoBase
+
+    for name, fit in fits.items():
+        yield name, fit(trainset)
+    plain = AlgoBase.fit(SVD(n_factors=1), trainset)
+    plain.bu, plain.bi = fit_biases(trainset)
+    plain.pu, plain.qi = np.zeros((trainset.n_users, 1)), np.zeros((trainset.n_items, 1))
+    yield BIASES, plain
+    plain.bu, plain.bi = np.zeros(trainset.n_users), np.zeros(trainset.n_items)
+    yield MEAN, plain
+    plain.bi = np.diff(trainset.by_item.starts).astype(np.float64)
+    yield POPULAR, plain
+
+
+def _hold_out(rows: pd.DataFrame, trainset: ArrayTrainset) -> _HeldOut:
+    import numpy as np
+    import pandas as pd
+
+    groups = {ALL: np.ones(len(rows), dtype=bool)}
+    of_app = is_app_user(rows["user_id"].astype("str")).to_numpy()
+    if of_app.any():
+        groups |= {APP: of_app, MOVIELENS: ~of_app}
+    return _HeldOut(
+        *trainset.find(rows),
+        pd.factorize(rows["user_id"])[0],
+        rows["rating"].to_numpy(),
+        groups,
+    )
+
+
+def _measure_errors(
+    measures: dict[tuple[str, str], dict[str, float]], name: str, model: SVD, held_out: _HeldOut
+) -> None:
+    from .svd import predict_pairs
+
+    errors = predict_pairs(model, held_out.users, held_out.items) - held_out.ratings
+    for group, rows in held_out.groups.items():
+        if rows.any():
+            measures[name, group] |= {
+                "rmse": metrics.rmse(errors[rows]),
+                "mae": metrics.mae(errors[rows]),
+            }
+
+
+def _measure_ranking(
+    measures: dict[tuple[str, str], dict[str, float]],
+    name: str,
+    model: SVD,
+    held_out: _HeldOut,
+    films: int,
+) -> None:
+    """Rankings of the users with a film they like among the held-out ratings."""
+    import numpy as np
+
+    trainset = model.trainset
+    likes = held_out.ratings >= metrics.LIKED
+    people, first = np.unique(held_out.people[likes], return_index=True)
+    inner = held_out.users[likes][first]
+    liked = np.bincount(held_out.people[likes])[people]
+    known = likes & (held_out.items >= 0)
+    wanted = held_out.people[known] * np.int64(trainset.n_items) + held_out.items[known]
+    top = np.concatenate(
+        [
+            _rank(model, inner[start : start + USERS_AT_ONCE])
+            for start in range(0, len(inner), USERS_AT_ONCE)
+        ]
+        or [np.empty((0, metrics.TOP), dtype=np.intp)]
+    )
+    hits = np.isin(people[:, None] * np.int64(trainset.n_items) + top, wanted) & (top >= 0)
+    counts = np.diff(trainset.by_item.starts)
+    for group, rows in held_out.groups.items():
+        of_group = np.isin(people, held_out.people[rows])
+        if of_group.any():
+            good = hits[of_group], liked[of_group]
+            measures[name, group] |= {
+                "ndcg": float(metrics.ndcg(*good).mean()),
+                "precision": float(metrics.precision(good[0]).mean()),
+                "recall": float(metrics.recall(*good).mean()),
+                "hit_rate": float(metrics.hit(good[0]).mean()),
+                "coverage": metrics.coverage(top[of_group], films),
+                "popularity": metrics.popularity(top[of_group], counts),
+            }
+
+
+def _rank(model: SVD, users: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The first `metrics.TOP` films for each user, those rated in the training left out.
+
+    Args:
+        model: a trained SVD.
+        users: inner ids; -1 for one that the model does not know.
+    """
+    import numpy as np
+
+    trainset = model.trainset
+    starts, items, _ = trainset.by_user
+    scores = np.where(users[:, None] >= 0, model.pu[users] @ model.qi.T, 0) + model.bi
+    seen = np.zeros(scores.shape, dtype=bool)
+    for row, user in enumerate(users.tolist()):
+        if user >= 0:
+            seen[row, items[starts[user] : starts[user + 1]]] = True
+    return metrics.top_films(scores, seen)
 
 
 def fit_biases(
@@ -98,16 +242,3 @@ def fit_biases(
         bi = np.bincount(rows.others, rest - bu[users], trainset.n_items) / item_weights
         bu = np.bincount(users, rest - bi[rows.others], trainset.n_users) / user_weights
     return bu, bi
-
-
-def k_folds(
-    count: int, folds: int, seed: int
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Row numbers to train on and to test on, fold after fold."""
-    import numpy as np
-
-    order = np.arange(count)
-    np.random.RandomState(seed).shuffle(order)
-    ends = np.cumsum([count // folds + (fold < count % folds) for fold in range(folds)])
-    for start, end in zip([0, *ends], ends, strict=False):
-        yield np.concatenate([order[:start], order[end:]]), order[start:end]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from . import sample
 from .archives import ensure_files
-from .datasets import DATASETS, LICENCE
+from .datasets import DATASETS, LICENCE, ML_100K_SPLITS
 from .files import locked, replace_together
 from .film_ids import map_ml_100k_items, map_movielens_ids
-from .movielens_files import read_links, read_ml_100k_titles, read_ratings
+from .movielens_files import ML_100K_COLUMNS, read_links, read_ml_100k_titles, read_ratings
 from .progress import progress_bar
 from .ratings import NOT_APP_PREFIX, check_bounds, check_ratings, make_ratings
 
@@ -48,6 +48,8 @@ class MappedRatings:
     """Those of them whose film is in the catalog, second ratings of a film included."""
     catalog: frozenset[int] | None
     """None: every film that has a TMDB id."""
+    times: NDArray[np.integer] | None = None
+    """Of each row of `ratings`, seconds since 1970; the sample has none."""
 
     def describe(self) -> list[str]:
         """What a person wants to know of it, a line each."""
@@ -120,12 +122,23 @@ def load(
     return mapped
 
 
+def read_ml_100k_films(data_dir: Path) -> pd.DataFrame:
+    """What became of ML-100K's films; see `film_ids.map_ml_100k_items`."""
+    return map_ml_100k_items(read_links(data_dir / "links.csv"))
+
+
+def fetch_splits(data_dir: Path) -> None:
+    """Have GroupLens's own splits of ML-100K in `data_dir`; without them, a warning."""
+    from config import settings
+
+    ensure_files(ML_100K_SPLITS, data_dir, settings.movielens_base_url)
+
+
 def _read(dataset: str, data_dir: Path) -> tuple[pd.DataFrame, pd.Series]:
     """A set's ratings (see `movielens_files.read_ratings`), and TMDB id (Int64) by film."""
     if dataset == "ml-100k":
-        names = {"user": "user_id", "film": "item_id", "rating": "rating", "timestamp": "timestamp"}
-        ratings = read_ratings(data_dir / "ml-100k" / "u.data", names, separator="\t")
-        films = map_ml_100k_items(read_links(data_dir / "links.csv"))
+        ratings = read_ratings(data_dir / "ml-100k" / "u.data", ML_100K_COLUMNS, separator="\t")
+        films = read_ml_100k_films(data_dir)
         _write_lookup(films, data_dir)
     else:
         names = {"user": "userId", "film": "movieId", "rating": "rating", "timestamp": "timestamp"}
@@ -165,7 +178,8 @@ def _map_films(
             table["film"].to_numpy()[latest],
             table["rating"].to_numpy()[latest],
         )
-    return MappedRatings(dataset, ratings, loaded, mapped, in_catalog, catalog)
+    times = table["timestamp"].to_numpy()[latest]
+    return MappedRatings(dataset, ratings, loaded, mapped, in_catalog, catalog, times)
 
 
 def _latest(

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 ROWS = 1_000_000
 """Rows read at a time, so that a large file never lies in memory twice."""
 
+ML_100K_COLUMNS = {
+    "user": "user_id", "film": "item_id", "rating": "rating", "timestamp": "timestamp",
+}  # fmt: skip
+"""What `read_ratings` is to call the columns of u.data and of its splits, which have no header."""
+
 
 def read_ratings(path: Path, columns: dict[str, str], separator: str = ",") -> pd.DataFrame:
     """Ratings as the file has them.

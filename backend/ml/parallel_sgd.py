@@ -7,6 +7,7 @@ share neither users nor items, so none waits for another or overwrites its steps
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+logger = logging.getLogger("ml.parallel_sgd")
 
 BLOCKS = 4
 """Of users and of items, so also the most threads. The order of the steps depends on it; and the
@@ -57,7 +60,9 @@ def in_parallel(
         return step(part, bu[low:high], own_bi, pu[low:high], own_qi)
 
     every = range(BLOCKS)
-    with ThreadPoolExecutor(threads or min(BLOCKS, joblib.cpu_count())) as pool:
+    threads = threads or min(BLOCKS, joblib.cpu_count())
+    logger.info("training on %d threads", threads)
+    with ThreadPoolExecutor(threads) as pool:
         for _ in range(epochs):
             yield sum(
                 sum(pool.map(run_cell, every, [(users + shift) % BLOCKS for users in every]))

@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import sample
+from .evaluation import ALL
 from .movielens import describe_coverage
 from .ratings import is_app_user
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from surprise import SVD
 
     from .evaluation import Score
     from .movielens import MappedRatings
+    from .training import Parameters
+    from .tuning import Trial
 
 DEMO_USERS = ("ml_sample_155", "ml_sample_187")
 TOP = 5
@@ -43,7 +46,8 @@ def describe_build(
     if mapped.catalog is not None:
         lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog, mapped.dataset)}")
     lines.extend(
-        f"{'Errors' if not n else '':10}RMSE {score.rmse:.4f}, MAE {score.mae:.4f}  {score.model}"
+        f"{'Errors' if not n else '':10}RMSE {score.measures.rmse:.4f}, "
+        f"MAE {score.measures.mae:.4f}  {score.model}"
         for n, score in enumerate(scores)
     )
     lines.append(f"Check     {sanity}")
@@ -53,6 +57,50 @@ def describe_build(
     )
     lines.append(f"Time      {seconds:.1f} s")
     return lines
+
+
+COLUMNS = {
+    "rmse": "RMSE", "mae": "MAE", "ndcg": "NDCG@10", "precision": "P@10", "recall": "R@10",
+    "hit_rate": "hit rate", "coverage": "coverage", "popularity": "popularity",
+}  # fmt: skip
+"""What the evaluation's tables call the measures."""
+
+
+def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]:
+    """A table for each way to hold ratings out, models by measures."""
+    lines = []
+    for name, scores in evaluations.items():
+        labels = [
+            score.model if score.users == ALL else f"{score.model}, {score.users}"
+            for score in scores
+        ]
+        width = max(map(len, [name, *labels]))
+        lines += [
+            "",
+            " ".join([f"{name:{width}}", *(f"{title:>10}" for title in COLUMNS.values())]),
+        ]
+        for label, score in zip(labels, scores, strict=True):
+            values = (_value(getattr(score.measures, column), column) for column in COLUMNS)
+            lines.append(" ".join([f"{label:{width}}", *values]))
+    return lines
+
+
+def describe_tuning(trials: Sequence[Trial], first: Parameters) -> list[str]:
+    """The best sets of parameters, as flags to use again."""
+    lines = ["", f"Tuning    best of {len(trials):,} sets, mean RMSE over 3 folds"]
+    lines += [
+        f"          {trial.rmse:.4f}  {trial.parameters.as_flags()}"
+        + ("  (as asked for)" if trial.parameters == first else "")
+        for n, trial in enumerate(trials)
+        if n < TOP or trial.parameters == first
+    ]
+    return lines
+
+
+def _value(number: float | None, column: str) -> str:
+    if number is None:
+        return f"{'':>10}"
+    return f"{number:10.1f}" if column == "popularity" else f"{number:10.4f}"
 
 
 def _from_here(path: Path) -> Path:

@@ -84,6 +84,15 @@ class IdTrainset(Trainset):  # type: ignore[misc]
     def _raw2inner_id_items(self) -> dict[Any, int]:
         return {raw: inner for inner, raw in enumerate(self.raw_items())}
 
+    def find(self, rows: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Inner user and item ids of each row of a ratings table; -1 where one is unknown."""
+        import pandas as pd
+
+        return (
+            pd.Index(self.raw_users()).get_indexer(rows["user_id"].astype("object")),
+            pd.Index(self.raw_items()).get_indexer(rows["movie_id"]),
+        )
+
     def raw_users(self) -> list[Any]:
         """The users' raw ids by inner id."""
         return self._users.tolist()

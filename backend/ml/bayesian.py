@@ -1,0 +1,251 @@
+"""Bayesian training into a surprise.SVD.
+
+The model is a factorization machine (Rendle 2012) over four groups of features: the user, the films
+that user rated, the film, and the users who rated it, the second and fourth weighted by one over
+the root of their number; SVD++ (Koren 2008), both ways round. It is bilinear in user and film, so
+the mean over the Gibbs samples of all its predictions is again a bias and a factor model, and goes
+into the four arrays of an ordinary SVD.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from surprise import SVD
+    from tqdm import tqdm
+
+    from .trainset import ArrayTrainset
+
+RANK, CHAINS, SWEEPS, BURN_IN = 20, 4, 50, 10
+"""Several short chains beat one long one: their early samples differ more, and their mean is
+better than that of the same number of sweeps in one chain (benchmarks/RESULTS.md)."""
+
+POWER_ITERATIONS, OVERSAMPLING = 4, 20
+
+
+class Samples(NamedTuple):
+    """What the chains drew: rating - mean is predicted as constant + users[:, u] . items[:, i].
+
+    The first two factors of a sample are the user's bias times one, and one times the item's.
+    """
+
+    constants: NDArray[np.float64]
+    """(samples,)"""
+    users: NDArray[np.float32]
+    """(samples, 2 + rank, users)"""
+    items: NDArray[np.float32]
+    """(samples, 2 + rank, items)"""
+
+
+def fit_bayesian(
+    trainset: ArrayTrainset,
+    *,
+    factors: int,
+    seed: int,
+    rank: int = RANK,
+    chains: int = CHAINS,
+    sweeps: int = SWEEPS,
+    burn_in: int = BURN_IN,
+) -> SVD:
+    """Train by Gibbs sampling, and put the posterior mean into a surprise.SVD.
+
+    A user the model does not know is predicted as users are on average, and so is a film.
+
+    Args:
+        trainset: at least one rating.
+        factors: length of the film and user vectors of the result.
+        seed: of all that is drawn; the same seed gives the same model, on any number of cores.
+        rank: factors of the sampled model.
+        chains: run independently of each other, on as many threads as there are cores.
+        sweeps: steps of each chain.
+        burn_in: how many of them are left out of the mean.
+
+    Raises:
+        InputError: see `ArrayTrainset.check`.
+    """
+    import joblib
+    import numpy as np
+    from surprise import SVD, AlgoBase
+
+    trainset.check()
+    problem = _Problem(trainset)
+    *chain_seeds, last_seed = np.random.SeedSequence(seed).spawn(chains + 1)
+    with (
+        progress_bar("sampling", " sweeps", chains * sweeps) as bar,
+        ThreadPoolExecutor(min(chains, joblib.cpu_count())) as pool,
+    ):
+        parts = pool.map(lambda own: problem.sample(own, rank, sweeps, burn_in, bar), chain_seeds)
+        samples = Samples(*map(np.concatenate, zip(*parts, strict=True)))
+    model = SVD(n_factors=factors, random_state=seed)
+    AlgoBase.fit(model, trainset)
+    counts = problem.user_counts, problem.item_counts
+    model.bu, model.bi, model.pu, model.qi = compile_samples(samples, counts, factors, last_seed)
+    return model
+
+
+class _Problem:
+    """The ratings as the sampler reads them, by user and by item."""
+
+    def __init__(self, trainset: ArrayTrainset) -> None:
+        import numpy as np
+
+        rows = trainset.by_user
+        self.user_starts, self.items = rows.starts, rows.others
+        self.user_counts = np.diff(rows.starts)
+        users = np.repeat(np.arange(trainset.n_users, dtype=np.int32), self.user_counts)
+        self.to_item_order = np.argsort(rows.others, kind="stable")
+        self.users = users[self.to_item_order]
+        self.item_counts = np.bincount(rows.others, minlength=trainset.n_items)
+        self.item_starts = np.concatenate([[0], np.cumsum(self.item_counts)])
+        self.centred = rows.ratings.astype(np.float64) - trainset.global_mean
+
+    def sample(
+        self,
+        seed: np.random.SeedSequence,
+        rank: int,
+        sweeps: int,
+        burn_in: int,
+        bar: tqdm[Any],
+    ) -> Samples:
+        """One chain; all variances and means have the vague priors of Rendle 2012 (all ones)."""
+        import numpy as np
+
+        from .gibbs import compiled_side
+
+        draw_side = compiled_side()
+        rng = np.random.default_rng(seed)
+        n, factors = len(self.centred), rank + 2
+        sizes = len(self.user_counts), len(self.item_counts)
+        user_weights, item_weights = (
+            1 / np.sqrt(np.maximum(counts, 1)) for counts in (self.user_counts, self.item_counts)
+        )
+        by_user = self.user_starts, self.items
+        by_item = self.item_starts, self.users
+        # Users' own parameters, their rated films'; films' own, their raters'.
+        groups = [np.zeros((factors, size)) for size in (*sizes, *sizes[::-1])]
+        groups[0][2:] = rng.normal(0, 0.1, (rank, sizes[0]))
+        users, items = groups[0].copy(), groups[2].copy()
+        users[1], items[0] = 1, 1
+        scratch = [np.empty((size, 4)) for size in sizes]
+        residual = self.centred.copy()  # the items are still zero
+        squares = float(np.sum(residual**2))
+        means = np.zeros((4, factors))
+        constant = 0.0
+        kept = sweeps - burn_in
+        constants = np.empty(kept)
+        samples = [np.empty((kept, factors, size), np.float32) for size in sizes]
+        for sweep in range(sweeps):
+            noise_precision = 2 * rng.gamma((1 + n) / 2) / (1 + squares)
+            means, precisions = _draw_priors(rng, groups, means)
+            draws = [rng.standard_normal(group.shape) for group in groups]
+            precision = noise_precision * n + 1
+            before = constant
+            constant = noise_precision * (residual.sum() + n * before) / precision
+            constant += rng.standard_normal() / precision**0.5
+            residual -= constant - before
+            draw_side(
+                *by_user, *by_item, user_weights, residual, users, items, *groups[:2],
+                noise_precision, means[:2], precisions[:2], *draws[:2], 1, scratch[0],
+            )  # fmt: skip
+            by_item_residual = residual[self.to_item_order]
+            squares = draw_side(
+                *by_item, *by_user, item_weights, by_item_residual, items, users, *groups[2:],
+                noise_precision, means[2:], precisions[2:], *draws[2:], 0, scratch[1],
+            )  # fmt: skip
+            residual[self.to_item_order] = by_item_residual
+            if sweep >= burn_in:
+                constants[sweep - burn_in] = constant
+                samples[0][sweep - burn_in], samples[1][sweep - burn_in] = users, items
+            bar.set_postfix_str(f"RMSE {(squares / n) ** 0.5:.4f}", refresh=False)
+            bar.update()
+        return Samples(constants, *samples)
+
+
+def _draw_priors(
+    rng: np.random.Generator, groups: list[NDArray[np.float64]], means: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and precision of each group's parameters by factor, (4, factors) each.
+
+    From their conditional distributions, under Normal(0, 1 / precision) for the mean and
+    Gamma(1/2, 1/2) for the precision.
+    """
+    import numpy as np
+
+    sizes = np.array([group.shape[1] for group in groups])[:, None]
+    sums = np.array([group.sum(axis=1) for group in groups])
+    squares = np.array([np.square(group).sum(axis=1) for group in groups])
+    spread = squares - 2 * means * sums + (sizes + 1) * means**2
+    shape = np.broadcast_to((2 + sizes) / 2, spread.shape)
+    precisions = 2 * rng.gamma(shape) / (1 + spread)
+    noise = rng.standard_normal(sums.shape) / np.sqrt((sizes + 1) * precisions)
+    return sums / (sizes + 1) + noise, precisions
+
+
+def compile_samples(
+    samples: Samples,
+    counts: tuple[NDArray[np.integer], NDArray[np.integer]],
+    factors: int,
+    seed: np.random.SeedSequence,
+) -> tuple[NDArray[np.float64], ...]:
+    """The mean of the samples' predictions as bu, bi, pu and qi of an SVD.
+
+    The mean of products is a product of stacked factors. Their weighted means are moved into the
+    biases first, so that a user without factors is predicted as users are on average; then the
+    product is cut to its largest singular values (randomized subspace iteration, Halko, Martinsson
+    and Tropp 2011), never formed whole. Exact up to rounding where `factors` is not below the
+    product's rank.
+
+    Args:
+        samples: of all chains.
+        counts: ratings of each user and of each item, the weights of the means.
+        factors: columns of pu and qi; those beyond the product's rank are zero.
+        seed: of the subspace iteration's start.
+    """
+    import numpy as np
+
+    biases, stacks, centres = [], [], []
+    for side, arrays, count in ((0, samples.users, counts[0]), (1, samples.items, counts[1])):
+        biases.append(arrays[:, side].mean(axis=0, dtype=np.float64))
+        stack = arrays[:, 2:].reshape(-1, arrays.shape[2]).T / np.float32(len(arrays) ** 0.5)
+        centre = np.average(stack, axis=0, weights=count).astype(np.float32)
+        stacks.append(stack - centre)
+        centres.append(centre.astype(np.float64))
+    bu = biases[0] + stacks[0] @ centres[1]
+    bi = biases[1] + stacks[1] @ centres[0]
+    typical = np.average(bu, weights=counts[0])
+    bu -= typical
+    bi += typical + samples.constants.mean() + centres[0] @ centres[1]
+    return bu, bi, *_cut(stacks[0], stacks[1], factors, seed)
+
+
+def _cut(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    factors: int,
+    seed: np.random.SeedSequence,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two narrow matrices whose product is nearest to left @ right.T."""
+    import numpy as np
+
+    width = min(factors + OVERSAMPLING, len(left), len(right))
+    start = np.random.default_rng(seed).standard_normal((len(right), width))
+    basis = right.T @ start.astype(np.float32)
+    for _ in range(POWER_ITERATIONS):
+        basis = left.T @ np.linalg.qr(left @ basis)[0]
+        basis = right.T @ np.linalg.qr(right @ basis)[0]
+    users = np.linalg.qr(left @ basis)[0]
+    u, values, vt = np.linalg.svd(
+        (right @ (left.T @ users)).astype(np.float64).T, full_matrices=False
+    )
+    size = min(factors, width)
+    pu, qi = np.zeros((len(left), factors)), np.zeros((len(right), factors))
+    root = np.sqrt(values[:size])
+    pu[:, :size] = users @ u[:, :size] * root
+    qi[:, :size] = vt[:size].T * root
+    return pu, qi

@@ -1,0 +1,85 @@
+"""Measures of predictions and of rankings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TOP = 10
+"""Films recommended to a user."""
+LIKED = 4.0
+"""Stars from which on a held-out rating counts as a film worth recommending."""
+
+
+def rmse(errors: NDArray[np.float64]) -> float:
+    """Root of the mean squared error, in stars."""
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def mae(errors: NDArray[np.float64]) -> float:
+    """Mean absolute error, in stars."""
+    return float(np.mean(np.abs(errors)))
+
+
+def ndcg(hits: NDArray[np.bool_], liked: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Normalised discounted cumulative gain of each user's list (Järvelin and Kekäläinen 2002).
+
+    A liked film at place r counts 1 / log2(r + 1); the sum is divided by that of the best list.
+
+    Args:
+        hits: whether the film at each place is liked, best place first, (users, places).
+        liked: how many films each user likes, in the list or not, (users,), at least one.
+    """
+    discounts = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
+    best = np.cumsum(discounts)[np.minimum(liked, hits.shape[1]) - 1]
+    return np.asarray(hits @ discounts / best)
+
+
+def precision(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of each user's list that is liked (Herlocker et al. 2004, section 4.2)."""
+    return np.asarray(hits.mean(axis=1))
+
+
+def recall(hits: NDArray[np.bool_], liked: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Share of the films each user likes that is in the list (Herlocker et al. 2004)."""
+    return np.asarray(hits.sum(axis=1) / liked)
+
+
+def hit(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """1 where a user's list has a liked film, else 0; their mean is the hit rate."""
+    return np.asarray(hits.any(axis=1), dtype=np.float64)
+
+
+def coverage(top: NDArray[np.integer], films: int) -> float:
+    """Share of the catalog that is recommended to someone (Herlocker et al. 2004, section 4.3)."""
+    return len(np.unique(top[top >= 0])) / films
+
+
+def popularity(top: NDArray[np.integer], ratings_per_film: NDArray[np.integer]) -> float:
+    """Mean number of training ratings of a recommended film; lower is less of the same."""
+    return float(np.mean(ratings_per_film[top[top >= 0]]))
+
+
+def top_films(
+    scores: NDArray[np.float64], seen: NDArray[np.bool_], places: int = TOP
+) -> NDArray[np.intp]:
+    """The unseen films with the highest scores, best first; of equal scores the lower inner id.
+
+    Args:
+        scores: (users, films).
+        seen: what may not be recommended, (users, films).
+        places: length of a list.
+
+    Returns:
+        Inner film ids, (users, places); -1 where a user has seen all others.
+    """
+    unseen = np.where(seen, -np.inf, scores)
+    order = np.argsort(-unseen, axis=1, kind="stable")[:, :places]
+    found = np.isfinite(np.take_along_axis(unseen, order, axis=1))
+    top = np.full((len(scores), places), -1, dtype=np.intp)
+    top[:, : order.shape[1]] = np.where(found, order, -1)
+    return top

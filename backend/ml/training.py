@@ -1,0 +1,57 @@
+"""The algorithms by name, and their parameters."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from surprise import SVD
+
+    from .trainset import ArrayTrainset
+
+ALGORITHMS = {"svd": "SVD", "bayesian": "Bayesian"}
+"""What people call them, by name."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a training takes besides the seed; the defaults are the plan's."""
+
+    factors: int = 100
+    """Length of the film and user vectors."""
+    epochs: int = 20
+    """Passes over the ratings, of `svd` as the two below."""
+    lr: float = 0.005
+    """Learning rate of all parameters."""
+    reg: float = 0.02
+    """Regularisation of all parameters."""
+
+    def as_flags(self) -> str:
+        """As one would type them."""
+        return " ".join(f"--{name} {value:g}" for name, value in asdict(self).items())
+
+
+PLAN = Parameters()
+
+
+def make_fit(algorithm: str, parameters: Parameters, seed: int) -> Callable[[ArrayTrainset], SVD]:
+    """What trains a model on a trainset.
+
+    Raises:
+        UsageError: there is no such algorithm.
+    """
+    if algorithm == "svd":
+        from .svd import fit_svd
+
+        return partial(fit_svd, **asdict(parameters), seed=seed)
+    if algorithm == "bayesian":
+        from .bayesian import fit_bayesian
+
+        return partial(fit_bayesian, factors=parameters.factors, seed=seed)
+    raise UsageError(f"algorithm {algorithm!r} is none of {', '.join(ALGORITHMS)}")
