@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import sample
-from .evaluation import ALL
 from .movielens import describe_coverage
 from .ratings import is_app_user
 
@@ -68,6 +67,8 @@ COLUMNS = {
 
 def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]:
     """A table for each way to hold ratings out, models by measures."""
+    from .evaluation import ALL
+
     lines = []
     for name, scores in evaluations.items():
         labels = [

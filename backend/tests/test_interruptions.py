@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 Start = Callable[..., subprocess.Popen[str]]
 BUILD = "ml.build_collaborative"
-SLOW = ("--dataset", "sample", "--epochs", "400")
+SLOW = ("--dataset", "sample", "--epochs", "3000")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def wait_for(process: subprocess.Popen[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("args", "step"),
     [
-        (("--dataset", "sample", "--cv", "50"), "users, 124 films"),
+        ((*SLOW, "--cv", "50"), "cross-validation in"),
         (SLOW, "training on"),
     ],
     ids=["cross-validation", "training"],
