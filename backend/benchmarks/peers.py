@@ -1,4 +1,4 @@
-"""This project's SVD beside its peers on the same folds of ML-100K: errors and seconds per fit.
+"""This project's models beside their peers on the same folds of ML-100K: errors, seconds per fit.
 
 Run it in `backend/`: python -m benchmarks.peers DATA_DIR [--envs DIR] [--json FILE]
 
@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np  # peers run this file in their environments: the rest is imported where used
 
 FOLDS, LOW, HIGH = 5, 1, 5
-SURPRISE: dict[str, Any] = {"n_factors": 100, "n_epochs": 20, "lr_all": 0.005, "reg_all": 0.02}
+SURPRISE: dict[str, Any] = {"n_factors": 100, "n_epochs": 20, "lr_all": 0.005, "reg_all": 0.02,
+                            "random_state": 0}  # fmt: skip
 Result = tuple[float, Any]
 """Seconds of the fit on train (users, films, ratings), predictions for test (users, films)."""
 
@@ -42,17 +43,17 @@ def _table(train: list[Any]) -> Any:
     return pd.DataFrame(dict(zip(("user_id", "item_id", "rating"), train, strict=True)))
 
 
-def fit_ours(train: list[Any], test: list[Any]) -> Result:
-    """This project's SVD, its loop compiled before the clock starts."""
+def fit_ours(train: list[Any], test: list[Any], algorithm: str) -> Result:
+    """This project's training, its loop compiled before the clock starts."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from ml.svd import fit_svd
+    from ml.training import PLAN, make_fit
     from ml.trainset import make_trainset
 
     table = _table(train).rename(columns={"item_id": "movie_id"})
-    parameters: dict[str, Any] = {"factors": 100, "lr": 0.005, "reg": 0.02, "seed": 0}
-    fit_svd(make_trainset(table.head(100)), epochs=1, **parameters)
+    fit = make_fit(algorithm, PLAN, 0)
+    fit(make_trainset(table.head(100)))
     trainset = make_trainset(table)
-    seconds, model = _time(lambda: fit_svd(trainset, epochs=20, **parameters))
+    seconds, model = _time(lambda: fit(trainset))
     return seconds, [model.predict(*pair).est for pair in zip(*test, strict=True)]
 
 
@@ -60,7 +61,7 @@ def fit_surprise(train: list[Any], test: list[Any], algorithm: str, **parameters
     """One of Surprise's algorithms."""
     import surprise
 
-    model = getattr(surprise, algorithm)(random_state=0, **parameters)
+    model = getattr(surprise, algorithm)(**parameters)
     reader = surprise.Reader(rating_scale=(LOW, HIGH))
     trainset = surprise.Dataset.load_from_df(_table(train), reader).build_full_trainset()
     seconds, _ = _time(lambda: model.fit(trainset))
@@ -99,10 +100,44 @@ def fit_lenskit(train: list[Any], test: list[Any]) -> Result:
     return seconds, predicted
 
 
+def fit_myfm(train: list[Any], test: list[Any], rated: bool) -> Result:
+    """The Bayesian factorization machine of myFM: user and film, where asked what was rated too."""
+    import myfm
+    import scipy.sparse as sp
+
+    sizes = [int(max(train[side].max(), test[side].max())) + 1 for side in (0, 1)]
+    blocks = []
+    for side in (0, 1):
+        features = [sp.identity(sizes[side])]
+        if rated:
+            weights = 1 / np.sqrt(np.bincount(train[side], minlength=sizes[side])[train[side]])
+            shape = sizes[side], sizes[1 - side]
+            features.append(sp.csr_matrix((weights, (train[side], train[1 - side])), shape))
+        blocks.append(sp.hstack(features).tocsr())
+    groups = [size for block, side in zip(blocks, (0, 1), strict=True)
+              for size in ([sizes[side], sizes[1 - side]] if rated else [sizes[side]])]  # fmt: skip
+
+    def rows(pairs: list[Any]) -> dict[str, Any]:
+        relations = [myfm.RelationBlock(ids, b) for ids, b in zip(pairs, blocks, strict=True)]
+        return {"X": sp.csr_matrix((len(pairs[0]), 0)), "X_rel": relations}
+
+    model = myfm.MyFMGibbsRegressor(rank=10, random_seed=0)
+    asked = {"n_iter": 250, "n_kept_samples": 200, "group_shapes": groups}
+    seconds, _ = _time(lambda: model.fit(y=train[2], **rows(train[:2]), **asked))
+    return seconds, model.predict(**rows(test))
+
+
 PEERS: dict[str, tuple[Any, str]] = {
-    "this project's SVD": (fit_ours, ""),
+    "this project's bayesian": (partial(fit_ours, algorithm="bayesian"), ""),
+    "this project's svd": (partial(fit_ours, algorithm="svd"), ""),
     "Surprise SVD": (partial(fit_surprise, algorithm="SVD", **SURPRISE), "scikit-surprise"),
-    "Surprise SVD++": (partial(fit_surprise, algorithm="SVDpp"), "scikit-surprise"),
+    "Surprise SVD++": (partial(fit_surprise, algorithm="SVDpp", random_state=0), "scikit-surprise"),
+    "Surprise KNNBaseline": (
+        partial(fit_surprise, algorithm="KNNBaseline", verbose=False),
+        "scikit-surprise",
+    ),
+    "myFM, user and film": (partial(fit_myfm, rated=False), "myfm==0.4.0"),
+    "myFM, what was rated too": (partial(fit_myfm, rated=True), "myfm==0.4.0"),
     "cornac MF": (fit_cornac, "cornac==3.0.1"),
     "LensKit BiasedMF": (fit_lenskit, "lenskit==2025.8.1"),
 }
@@ -130,7 +165,7 @@ def run_peer(name: str, folds: Path) -> dict[str, Any]:
 def write_folds(data_dir: Path, path: Path) -> int:
     """Write ML-100K under inner ids in the order of its shuffle; the number of ratings."""
     from ml import movielens
-    from ml.evaluation import k_folds
+    from ml.splits import k_folds
 
     table = movielens.load("ml-100k", data_dir, None).ratings
     tests = [test for _, test in k_folds(len(table), FOLDS, seed=0)]
@@ -184,9 +219,9 @@ def main() -> None:
             except (RuntimeError, OSError, ValueError, IndexError) as error:
                 failed[name] = str(error)
     rows.sort(key=lambda row: row["rmse"])
-    print(f"{'ML-100K, ' + format(ratings, ','):24} {'version':>10}   RMSE    MAE  s per fit")
+    print(f"{'ML-100K, ' + format(ratings, ','):26} {'version':>10}   RMSE    MAE  s per fit")
     for row in rows:
-        print("{model:24} {version:>10} {rmse:6.4f} {mae:6.4f} {fit_s:10.2f}".format(**row))
+        print("{model:26} {version:>10} {rmse:6.4f} {mae:6.4f} {fit_s:10.2f}".format(**row))
     for name, reason in failed.items():
         print(f"{name} failed: {reason}")
     if args.json:

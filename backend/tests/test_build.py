@@ -287,3 +287,51 @@ def test_the_cross_validation_table_ranks_a_real_taste_above_the_baselines(
     done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "3")
     svd, biases, mean = (float(x) for x in re.findall(r"RMSE (\d\.\d+)", done.stdout))
     assert svd < 0.9 < 1.05 < biases < mean
+
+
+def test_evaluation_prints_a_table_for_each_way_to_hold_out(run: Run, tmp_path: Path) -> None:
+    done = run(
+        BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--evaluate",
+        "--algorithm", "bayesian", "--factors", "10",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.count("NDCG@10")) == (0, 3)
+    tables = done.stdout.split("\n\n")[:3]
+    assert [table.strip().split("  ")[0] for table in tables] == [
+        "5 random folds", "new users", "new users, 10 ratings known",
+    ]  # fmt: skip
+    for table in tables:
+        names = [line.split("  ")[0] for line in table.strip().splitlines()[1:]]
+        assert names == ["Bayesian", "SVD", "user and item biases", "global mean", "most rated"]
+    assert joblib.load(tmp_path / "svd_model.pkl").pu.shape[1] == 10
+
+
+def test_the_plans_svd_is_evaluated_once_and_others_beside_it(run: Run, tmp_path: Path) -> None:
+    args = BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--evaluate"
+    assert run(*args).stdout.count("\nSVD ") == 3
+    other = run(*args, "--epochs", "3").stdout
+    assert (other.count("\nSVD "), other.count("\nSVD as asked for ")) == (6, 3)
+
+
+def test_tuning_trains_with_the_best_and_says_its_flags(run: Run, tmp_path: Path) -> None:
+    done = run(
+        BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--tune", "3", "--factors", "7",
+        "--epochs", "1",
+    )  # fmt: skip
+    assert done.returncode == 0
+    first, *tried = done.stdout.strip().splitlines()[:4]
+    assert first == "Tuning    best of 3 sets, mean RMSE over 3 folds"
+    assert tried[-1].endswith("--factors 7 --epochs 1 --lr 0.005 --reg 0.02  (as asked for)")
+    best = tried[0].split("--factors ")[1].split()[0]
+    assert joblib.load(tmp_path / "svd_model.pkl").n_factors == int(best)
+
+
+@pytest.mark.parametrize("flag", [("--epochs", "3"), ("--lr", "0.1"), ("--tune", "2")])
+def test_flags_of_the_svd_are_refused_with_another_algorithm(
+    run: Run, tmp_path: Path, flag: tuple[str, str]
+) -> None:
+    done = run(
+        BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--algorithm", "bayesian", *flag
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"error: {flag[0]} is of --algorithm svd"
+    assert not (tmp_path / "svd_model.pkl").exists()
