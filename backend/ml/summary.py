@@ -82,7 +82,7 @@ def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]
         ]
         for label, score in zip(labels, scores, strict=True):
             values = (_value(getattr(score.measures, column), column) for column in COLUMNS)
-            lines.append(" ".join([f"{label:{width}}", *values]))
+            lines.append(" ".join([f"{label:{width}}", *values]).rstrip())
     return lines
 
 
