@@ -10,16 +10,19 @@ into the four arrays of an ordinary SVD.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from .progress import progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
     from surprise import SVD
-    from tqdm import tqdm
 
+    from .training import Predict, Watch
     from .trainset import ArrayTrainset
 
 RANK, CHAINS, SWEEPS, BURN_IN = 20, 4, 50, 10
@@ -52,6 +55,7 @@ def fit_bayesian(
     chains: int = CHAINS,
     sweeps: int = SWEEPS,
     burn_in: int = BURN_IN,
+    watch: Watch | None = None,
 ) -> SVD:
     """Train by Gibbs sampling, and put the posterior mean into a surprise.SVD.
 
@@ -65,6 +69,7 @@ def fit_bayesian(
         chains: run independently of each other, on as many threads as there are cores.
         sweeps: steps of each chain.
         burn_in: how many of them are left out of the mean.
+        watch: called with each sample that goes into the mean; the chains call it at once.
 
     Raises:
         InputError: see `ArrayTrainset.check`.
@@ -80,7 +85,17 @@ def fit_bayesian(
         progress_bar("sampling", " sweeps", chains * sweeps) as bar,
         ThreadPoolExecutor(min(chains, joblib.cpu_count())) as pool,
     ):
-        parts = pool.map(lambda own: problem.sample(own, rank, sweeps, burn_in, bar), chain_seeds)
+
+        def sample(chain: int) -> Samples:
+            def step(rmse: float, predict: Predict | None) -> None:
+                bar.set_postfix_str(f"RMSE {rmse:.4f}", refresh=False)
+                bar.update()
+                if watch and predict:
+                    watch(chain, predict)
+
+            return problem.sample(chain_seeds[chain], rank, sweeps, burn_in, step)
+
+        parts = pool.map(sample, range(chains))
         samples = Samples(*map(np.concatenate, zip(*parts, strict=True)))
     model = SVD(n_factors=factors, random_state=seed)
     AlgoBase.fit(model, trainset)
@@ -103,7 +118,8 @@ class _Problem:
         self.users = users[self.to_item_order]
         self.item_counts = np.bincount(rows.others, minlength=trainset.n_items)
         self.item_starts = np.concatenate([[0], np.cumsum(self.item_counts)])
-        self.centred = rows.ratings.astype(np.float64) - trainset.global_mean
+        self.mean = trainset.global_mean
+        self.centred = rows.ratings.astype(np.float64) - self.mean
 
     def sample(
         self,
@@ -111,7 +127,7 @@ class _Problem:
         rank: int,
         sweeps: int,
         burn_in: int,
-        bar: tqdm[Any],
+        step: Callable[[float, Predict | None], None],
     ) -> Samples:
         """One chain; all variances and means have the vague priors of Rendle 2012 (all ones)."""
         import numpy as np
@@ -162,9 +178,26 @@ class _Problem:
             if sweep >= burn_in:
                 constants[sweep - burn_in] = constant
                 samples[0][sweep - burn_in], samples[1][sweep - burn_in] = users, items
-            bar.set_postfix_str(f"RMSE {(squares / n) ** 0.5:.4f}", refresh=False)
-            bar.update()
+            sample = partial(_predict_sample, self.mean + constant, users, items)
+            step((squares / n) ** 0.5, sample if sweep >= burn_in else None)
         return Samples(constants, *samples)
+
+
+def _predict_sample(
+    constant: float,
+    users: NDArray[np.float64],
+    items: NDArray[np.float64],
+    user_ids: NDArray[np.integer],
+    item_ids: NDArray[np.integer],
+) -> NDArray[np.float64]:
+    """See `training.Predict`; a bias alone where one of the two is not known."""
+    import numpy as np
+
+    of_user, of_item = users[:, user_ids].copy(), items[:, item_ids].copy()
+    of_user[:, user_ids < 0] = np.eye(1, len(users), 1).T  # no bias, one times the item's
+    of_item[:, item_ids < 0] = np.eye(1, len(items), 0).T
+    products: NDArray[np.float64] = np.einsum("fn,fn->n", of_user, of_item)
+    return constant + products
 
 
 def _draw_priors(

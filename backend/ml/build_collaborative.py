@@ -111,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--cv", type=_at_least(2), metavar="N", help="N-fold cross-validation before training")
     add("--evaluate", action="store_true",
         help="measure errors and rankings in several ways before training")  # fmt: skip
+    add("--report", action="store_true",
+        help="leave a page about the build beside the artifacts, report.html")  # fmt: skip
     add("--tune", type=_at_least(1), metavar="N",
         help="try N sets of the SVD's parameters and train with the best")  # fmt: skip
     add("--tune-minutes", type=_positive, default=10.0, metavar="M",
@@ -187,13 +189,18 @@ def _work(args: argparse.Namespace) -> None:
         scores: list[Score] = []
         if args.cv and len(combined):
             scores = _cross_validate(args, combined, parameters)
+        evaluations: dict[str, list[Score]] = {}
         if args.evaluate and len(combined):
-            lines += _evaluate(args, mapped, combined, parameters)
+            evaluations = _evaluate(args, mapped, combined, parameters)
+            lines += summary.describe_evaluation(evaluations)
         svd, trainset = train_svd_model(
             combined, algorithm=args.algorithm, **asdict(parameters), seed=args.seed
         )
         sanity = _predict_known_pair(svd, combined)
-        files = release.publish(svd, trainset, args.models_dir)
+        page = None
+        if args.report:
+            page = _report(args, mapped, combined, svd, parameters, evaluations)
+        files = release.publish(svd, trainset, args.models_dir, page)
     if not args.quiet:
         seconds = time.monotonic() - started
         lines += summary.describe_build(mapped, combined, scores, sanity, files, seconds)
@@ -232,25 +239,43 @@ def _evaluate(
     mapped: movielens.MappedRatings,
     combined: pd.DataFrame,
     parameters: Parameters,
-) -> list[str]:
-    """Tables of what is to be trained beside the plan's SVD and simple baselines."""
+) -> dict[str, list[Score]]:
+    """What is to be trained beside the plan's SVD and simple baselines, each way to hold out."""
     from .evaluation import evaluate
+    from .hold_out import name_trainings
     from .splits import FOLDS, all_splits
 
     _check_folds(FOLDS, combined, "--evaluate")
     if args.dataset == "ml-100k":
         movielens.fetch_splits(args.data_dir)
-    fits = {}
-    if (args.algorithm, parameters) != ("svd", PLAN):
-        name = ALGORITHMS[args.algorithm] + (" as asked for" if args.algorithm == "svd" else "")
-        fits[name] = make_fit(args.algorithm, parameters, args.seed)
-    fits[ALGORITHMS["svd"]] = make_fit("svd", PLAN, args.seed)
-    return summary.describe_evaluation(
-        {
-            name: evaluate(combined, splits, fits)
-            for name, splits in all_splits(mapped, combined, args.data_dir, args.seed).items()
-        }
-    )
+    named = name_trainings(args.algorithm, parameters)
+    fits = {name: make_fit(*training, args.seed) for name, training in named.items()}
+    return {
+        name: evaluate(combined, splits, fits)
+        for name, splits in all_splits(mapped, combined, args.data_dir, args.seed).items()
+    }
+
+
+def _report(
+    args: argparse.Namespace,
+    mapped: movielens.MappedRatings,
+    combined: pd.DataFrame,
+    svd: SVD,
+    parameters: Parameters,
+    evaluations: dict[str, list[Score]],
+) -> str:
+    """The page about the build; measures the training on a held-out fifth for it."""
+    from . import report
+    from .hold_out import hold_out
+    from .splits import FOLDS
+
+    _check_folds(FOLDS, combined, "--report")
+    build = report.Build(
+        mapped, movielens.read_titles(args.dataset, args.data_dir), combined, svd,
+        args.algorithm, parameters, args.seed,
+        hold_out(combined, args.algorithm, parameters, args.seed), evaluations,
+    )  # fmt: skip
+    return report.render_report(build, report.read_facts(args.models_dir / release.REPORT_FILE))
 
 
 def _check_folds(folds: int, table: pd.DataFrame, flag: str) -> None:

@@ -48,6 +48,7 @@ class DataFile:
 MIB = 1 << 20
 RATINGS_HEADER = "userId,movieId,rating,timestamp"
 LINKS_HEADER = "movieId,imdbId,tmdbId"
+MOVIES_HEADER = "movieId,title,genres"
 
 ML_100K = Archive(
     "ml-100k",
@@ -65,17 +66,29 @@ ML_32M = Archive(
 ML_LATEST = Archive("ml-latest", frozen=False, max_bytes=4096 * MIB)
 
 SMALL_LINKS_SHA256 = "97ad18e4e56a09363c65676b6cb3482ce3e2cea2372a24620c1599c843325f31"
+SMALL_MOVIES_SHA256 = "5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07"
 SMALL_RATINGS_SHA256 = "aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646"
 
 
 def _with_own_links(
-    archive: Archive, ratings: str | None = None, links: str | None = None
+    archive: Archive,
+    ratings: str | None = None,
+    links: str | None = None,
+    movies: str | None = None,
 ) -> tuple[DataFile, ...]:
-    """Files of a set whose ratings.csv and links.csv share one id space; pins where known."""
+    """Files of a set whose tables share one id space; pins where known."""
     name = archive.name
     return (
         DataFile(archive, "ratings.csv", f"{name}/ratings.csv", ratings, RATINGS_HEADER),
         DataFile(archive, "links.csv", f"{name}/links.csv", links, LINKS_HEADER),
+        DataFile(
+            archive,
+            "movies.csv",
+            f"{name}/movies.csv",
+            movies,
+            MOVIES_HEADER,
+            optional=True,  # titles, for the report
+        ),
     )
 
 
@@ -102,7 +115,9 @@ DATASETS: dict[str, tuple[DataFile, ...]] = {
             optional=True,  # the id table has every film of ML-100K too
         ),
     ),
-    "ml-latest-small": _with_own_links(ML_LATEST_SMALL, SMALL_RATINGS_SHA256, SMALL_LINKS_SHA256),
+    "ml-latest-small": _with_own_links(
+        ML_LATEST_SMALL, SMALL_RATINGS_SHA256, SMALL_LINKS_SHA256, SMALL_MOVIES_SHA256
+    ),
     "ml-25m": _with_own_links(ML_25M),
     "ml-32m": _with_own_links(ML_32M),
     "ml-latest": _with_own_links(ML_LATEST),

@@ -179,7 +179,7 @@ def _measure_ranking(
     wanted = held_out.people[known] * np.int64(trainset.n_items) + held_out.items[known]
     top = np.concatenate(
         [
-            _rank(model, inner[start : start + USERS_AT_ONCE])
+            rank(model, inner[start : start + USERS_AT_ONCE])
             for start in range(0, len(inner), USERS_AT_ONCE)
         ]
         or [np.empty((0, metrics.TOP), dtype=np.intp)]
@@ -200,7 +200,7 @@ def _measure_ranking(
             }
 
 
-def _rank(model: SVD, users: NDArray[np.intp]) -> NDArray[np.intp]:
+def rank(model: SVD, users: NDArray[np.intp]) -> NDArray[np.intp]:
     """The first `metrics.TOP` films for each user, those rated in the training left out.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import sample
+from . import movielens_files, sample
 from .archives import ensure_files
 from .datasets import DATASETS, LICENCE, ML_100K_SPLITS
 from .files import locked, replace_together
@@ -48,6 +48,8 @@ class MappedRatings:
     """Those of them whose film is in the catalog, second ratings of a film included."""
     catalog: frozenset[int] | None
     """None: every film that has a TMDB id."""
+    tmdb_ids: pd.Series
+    """TMDB id (Int64, blank where there is none) by the set's own film ids."""
     times: NDArray[np.integer] | None = None
     """Of each row of `ratings`, seconds since 1970; the sample has none."""
 
@@ -108,11 +110,14 @@ def load(
     Raises:
         InputError, SourceError: see `archives.ensure_files`; or a file's content is no ratings.
     """
+    import pandas as pd
+
     if dataset == "sample":
         table = sample.sample_ratings()
         kept = table if catalog is None else table[table["movie_id"].isin(catalog)]
+        ids = pd.Series(sample.film_titles()).index.to_series().astype("Int64")
         mapped = MappedRatings(
-            dataset, check_ratings(kept), len(table), len(table), len(kept), catalog
+            dataset, check_ratings(kept), len(table), len(table), len(kept), catalog, ids
         )
     else:
         fetch(dataset, data_dir, force=force)
@@ -125,6 +130,15 @@ def load(
 def read_ml_100k_films(data_dir: Path) -> pd.DataFrame:
     """What became of ML-100K's films; see `film_ids.map_ml_100k_items`."""
     return map_ml_100k_items(read_links(data_dir / "links.csv"))
+
+
+def read_titles(dataset: str, data_dir: Path) -> dict[int, str]:
+    """Title by the set's own film ids; those of the sample are TMDB ids."""
+    if dataset == "sample":
+        return sample.film_titles()
+    if dataset == "ml-100k":
+        return read_ml_100k_titles(data_dir / "ml-100k" / "u.item")
+    return movielens_files.read_titles(data_dir / dataset / "movies.csv")
 
 
 def fetch_splits(data_dir: Path) -> None:
@@ -179,7 +193,7 @@ def _map_films(
             table["rating"].to_numpy()[latest],
         )
     times = table["timestamp"].to_numpy()[latest]
-    return MappedRatings(dataset, ratings, loaded, mapped, in_catalog, catalog, times)
+    return MappedRatings(dataset, ratings, loaded, mapped, in_catalog, catalog, tmdb_ids, times)
 
 
 def _latest(

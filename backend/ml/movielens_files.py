@@ -87,6 +87,17 @@ def read_ml_100k_titles(path: Path) -> dict[int, str]:
         return {int(line.split("|")[0]): line.split("|")[1] for line in lines}
 
 
+def read_titles(path: Path) -> dict[int, str]:
+    """Title by movieId, from movies.csv; none where there is no file."""
+    import pandas as pd
+
+    if not path.is_file():
+        return {}
+    with _input_errors(path):
+        table = pd.read_csv(path, usecols=["movieId", "title"], dtype={"movieId": "int64"})
+    return dict(zip(table["movieId"].tolist(), table["title"].astype("str"), strict=True))
+
+
 @contextmanager
 def _input_errors(path: Path) -> Iterator[None]:
     """What pandas raises at a file's content, as an input error."""

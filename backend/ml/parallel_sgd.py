@@ -41,7 +41,7 @@ def in_parallel(
     Args:
         step: one pass over rows, which updates the bu, bi, pu and qi it is given in place.
         rows: of all users.
-        arrays: bu, bi, pu and qi; they hold what was trained once the last epoch is done.
+        arrays: bu, bi, pu and qi; after each epoch they hold what was trained so far.
         epochs: passes over all ratings.
         threads: by default as many as there are cores, at most `BLOCKS`.
     """
@@ -64,11 +64,12 @@ def in_parallel(
     logger.info("training on %d threads", threads)
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(epochs):
-            yield sum(
+            squares = sum(
                 sum(pool.map(run_cell, every, [(users + shift) % BLOCKS for users in every]))
                 for shift in every
             )
-    bi[order], qi[order] = own_bi, own_qi
+            bi[order], qi[order] = own_bi, own_qi
+            yield squares
 
 
 def _even_blocks(counts: NDArray[np.intp]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from .errors import InputError
@@ -147,6 +148,22 @@ def check_ratings(table: pd.DataFrame) -> pd.DataFrame:
         return make_ratings(*(table[name] for name in COLUMNS))
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"a ratings table has a value of the wrong type: {error}") from None
+
+
+def table_hash(table: pd.DataFrame) -> str:
+    """SHA-256 of a ratings table's content and order, in hex.
+
+    Over the users' ids in the order they come, a line each; then each row's user as a number in
+    that order (int32), its film (int64) and its rating (float64), column by column, little-endian.
+    """
+    import numpy as np
+    import pandas as pd
+
+    codes, users = pd.factorize(table["user_id"])
+    digest = hashlib.sha256("".join(f"{user}\n" for user in users).encode())
+    for column, dtype in ((codes, "<i4"), (table["movie_id"], "<i8"), (table["rating"], "<f8")):
+        digest.update(np.ascontiguousarray(column, dtype=dtype).data)
+    return digest.hexdigest()
 
 
 def check_bounds(ratings: pd.Series) -> None:

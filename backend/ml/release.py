@@ -21,6 +21,7 @@ logger = logging.getLogger("ml.release")
 DEFAULT_MODELS_DIR = Path(__file__).parent / "models"
 MODEL_FILE = "svd_model.pkl"
 TRAINSET_FILE = "cf_trainset.pkl"
+REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,12 @@ def artifact_paths(models_dir: Path) -> list[Path]:
     return [models_dir / MODEL_FILE, models_dir / TRAINSET_FILE]
 
 
-def publish(svd: SVD, trainset: Trainset, models_dir: Path) -> list[Path]:
+def publish(
+    svd: SVD, trainset: Trainset, models_dir: Path, report: str | None = None
+) -> list[Path]:
     """Write both artifacts under their final names once both are whole on the disk.
+
+    And the report with them; without one, that of the model they replace is removed.
 
     Returns:
         Their paths.
@@ -56,9 +61,17 @@ def publish(svd: SVD, trainset: Trainset, models_dir: Path) -> list[Path]:
     elif isinstance(trainset, IdTrainset):
         raise InputError("this trainset has no ratings: give the one from cf_trainset.pkl")
     paths = artifact_paths(models_dir)
-    with locked(models_dir), replace_together(*paths) as (model_file, trainset_file):
-        joblib.dump(slim, model_file)
-        joblib.dump(trainset, trainset_file)
+    page = models_dir / REPORT_FILE
+    if report is not None:
+        paths.append(page)
+    with locked(models_dir):
+        with replace_together(*paths) as (model_file, trainset_file, *rest):
+            joblib.dump(slim, model_file)
+            joblib.dump(trainset, trainset_file)
+            for file in rest:
+                file.write((report or "").encode())
+        if report is None:
+            page.unlink(missing_ok=True)
     for path in paths:
         logger.info("wrote %s (%s bytes)", path, f"{path.stat().st_size:,}")
     return paths

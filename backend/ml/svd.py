@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .errors import GateError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from surprise import SVD
 
+    from .training import Watch
     from .trainset import ArrayTrainset, Rows
 
 PARALLEL_FROM = 1_000_000
@@ -35,6 +37,7 @@ def fit_svd(
     reg: float,
     seed: int,
     parallel: bool | None = None,
+    watch: Watch | None = None,
 ) -> SVD:
     """Train scikit-surprise's SVD on arrays.
 
@@ -51,6 +54,7 @@ def fit_svd(
         reg: regularisation of all parameters.
         seed: of the initial factors, drawn from N(0, 0.1).
         parallel: whether to use several threads; by default from `PARALLEL_FROM` ratings on.
+        watch: called after each epoch.
 
     Raises:
         InputError: ids out of range, or ratings that are not finite.
@@ -90,6 +94,8 @@ def fit_svd(
                 raise GateError(DIVERGED)
             bar.set_postfix_str(f"RMSE {math.sqrt(squares / trainset.n_ratings):.4f}")
             bar.update(trainset.n_ratings)
+            if watch:
+                watch(0, partial(predict_pairs, model))
     if not all(np.isfinite(array).all() for array in arrays):  # by the last epoch's own steps
         raise GateError(DIVERGED)
     return model

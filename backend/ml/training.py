@@ -11,9 +11,17 @@ from .errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
     from surprise import SVD
 
     from .trainset import ArrayTrainset
+
+    Predict = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.float64]]
+    """Predictions (n,) of pairs of inner user and item ids, (n,) each, -1 where not known."""
+    Watch = Callable[[int, Predict], None]
+    """Called after each epoch of the SVD, with 0 and the model so far; and of the Bayesian training
+    with the chain's number and each of the samples whose mean is to be the model."""
 
 ALGORITHMS = {"svd": "SVD", "bayesian": "Bayesian"}
 """What people call them, by name."""
@@ -40,7 +48,9 @@ class Parameters:
 PLAN = Parameters()
 
 
-def make_fit(algorithm: str, parameters: Parameters, seed: int) -> Callable[[ArrayTrainset], SVD]:
+def make_fit(
+    algorithm: str, parameters: Parameters, seed: int, watch: Watch | None = None
+) -> Callable[[ArrayTrainset], SVD]:
     """What trains a model on a trainset.
 
     Raises:
@@ -49,9 +59,9 @@ def make_fit(algorithm: str, parameters: Parameters, seed: int) -> Callable[[Arr
     if algorithm == "svd":
         from .svd import fit_svd
 
-        return partial(fit_svd, **asdict(parameters), seed=seed)
+        return partial(fit_svd, **asdict(parameters), seed=seed, watch=watch)
     if algorithm == "bayesian":
         from .bayesian import fit_bayesian
 
-        return partial(fit_bayesian, factors=parameters.factors, seed=seed)
+        return partial(fit_bayesian, factors=parameters.factors, seed=seed, watch=watch)
     raise UsageError(f"algorithm {algorithm!r} is none of {', '.join(ALGORITHMS)}")

@@ -1,0 +1,89 @@
+"""Train on four fifths of the ratings, and look closely at how the rest is predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import metrics
+from .evaluation import evaluate
+from .ratings import is_app_user, rating_scale
+from .splits import FOLDS, k_folds
+from .training import ALGORITHMS, PLAN, make_fit
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+    from surprise import SVD
+
+    from .evaluation import Score
+    from .training import Parameters, Predict
+    from .trainset import ArrayTrainset
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """What the held-out fifth says of a training."""
+
+    scores: list[Score]
+    """This training first, then the plan's where that is another, then the baselines."""
+    curves: list[list[float]]
+    """RMSE on them after each epoch; or for each chain, of the mean of its samples so far."""
+    ratings: NDArray[np.float64]
+    """Those held out, (n,)."""
+    predictions: NDArray[np.float64]
+    """Of each of them, (n,)."""
+    of_app: NDArray[np.bool_]
+    """Which of them are of the app's users, (n,)."""
+
+
+def name_trainings(algorithm: str, parameters: Parameters) -> dict[str, tuple[str, Parameters]]:
+    """What is to be trained, and the plan's SVD where that is another, by name for people."""
+    named = {}
+    if (algorithm, parameters) != ("svd", PLAN):
+        name = ALGORITHMS[algorithm] + (" as asked for" if algorithm == "svd" else "")
+        named[name] = algorithm, parameters
+    return named | {ALGORITHMS["svd"]: ("svd", PLAN)}
+
+
+def hold_out(table: pd.DataFrame, algorithm: str, parameters: Parameters, seed: int) -> HoldOut:
+    """Train on a ratings table but for a random fifth, and measure on that.
+
+    Args:
+        table: at least `splits.FOLDS` ratings.
+        algorithm: see `training.ALGORITHMS`.
+        parameters: of the training.
+        seed: of the split and the training; the same one gives the same fifth.
+    """
+    from .svd import predict_pairs
+
+    split = next(k_folds(len(table), FOLDS, seed))
+    test = table.iloc[split.test]
+    ratings = test["rating"].to_numpy()
+    scale = rating_scale(table["rating"])
+    curves: dict[int, list[float]] = {}
+    sums: dict[int, NDArray[np.float64]] = {}
+    predictions: list[NDArray[np.float64]] = []
+
+    def fit_watched(trainset: ArrayTrainset) -> SVD:
+        pairs = trainset.find(test)
+
+        def watch(chain: int, predict: Predict) -> None:
+            curve = curves.setdefault(chain, [])
+            found = predict(*pairs)
+            if algorithm == "bayesian":
+                found = sums[chain] = sums.get(chain, 0) + found
+                found = found / (len(curve) + 1)
+            curve.append(metrics.rmse(found.clip(*scale) - ratings))
+
+        model = make_fit(algorithm, parameters, seed, watch)(trainset)
+        predictions.append(predict_pairs(model, *pairs))
+        return model
+
+    named = name_trainings(algorithm, parameters)
+    fits = {name: make_fit(*training, seed) for name, training in named.items()}
+    fits[next(iter(named))] = fit_watched
+    scores = evaluate(table, [split], fits)
+    of_app = is_app_user(test["user_id"].astype("str")).to_numpy()
+    return HoldOut(scores, [curves[n] for n in sorted(curves)], ratings, predictions[0], of_app)
