@@ -31,7 +31,7 @@ def movielens_archives() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def script_env() -> dict[str, str]:
     """The environment of a script under test: no network, no settings of this machine's user."""
     env = dict(os.environ, http_proxy=CLOSED, https_proxy=CLOSED, no_proxy="127.0.0.1,localhost")
@@ -43,7 +43,7 @@ def script_env() -> dict[str, str]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start(script_env: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
     """Start `python -m MODULE ARGS…` in `backend/`; keywords are further environment variables."""
 
@@ -62,7 +62,7 @@ def start(script_env: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
     return start
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run(
     start: Callable[..., subprocess.Popen[str]],
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
