@@ -9,6 +9,7 @@ import os
 import stat
 import zipfile
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import SplitResult, urlsplit
@@ -57,10 +58,10 @@ def ensure_files(
         InputError: archives were had, but none of them is right.
         SourceError: no archive was right, and some source could not be reached.
     """
-    if not force and all(is_verified(file, data_dir) for file in files):
+    if not (force or _missing(files, data_dir)):
         return False
     with locked(data_dir):
-        wanted = [file for file in files if force or not is_verified(file, data_dir, say=True)]
+        wanted = list(files) if force else _missing(files, data_dir, say=True)
         fetched = False
         for archive in dict.fromkeys(file.archive for file in wanted):
             members = [file for file in wanted if file.archive == archive]
@@ -73,6 +74,15 @@ def ensure_files(
                 logger.warning("going on without %s, nothing is lost: %s", members[0].target, error)
                 _discard_damaged(members, data_dir)
     return fetched
+
+
+def _missing(files: Sequence[DataFile], data_dir: Path, *, say: bool = False) -> list[DataFile]:
+    """Those to fetch; an absent optional one alone is not worth fetching an archive again."""
+    wrong = [file for file in files if not is_verified(file, data_dir, say=say)]
+    needed = {file.archive for file in wrong if not file.optional}
+    needed |= {file.archive for file in wrong if (data_dir / file.target).exists()}
+    needed |= {file.archive for file in files} - {f.archive for f in files if not f.optional}
+    return [file for file in wrong if file.archive in needed]
 
 
 def _discard_damaged(files: Sequence[DataFile], data_dir: Path) -> None:
@@ -198,16 +208,23 @@ def _download_and_extract(
 def _extract(zip_path: Path, files: Sequence[DataFile], data_dir: Path, *, authentic: bool) -> None:
     """Extract `files`, all or none; a member's own path is never used, only our target.
 
+    Optional ones that the archive does not have are left out, as long as it has any.
+
     Raises:
         BadArchiveError: not a whole zip, a member is missing, too large, a link, or not the pinned
             content; or nothing proves the content and the sender is not authentic either.
     """
     archive = files[0].archive
-    targets = [data_dir / file.target for file in files]
-    for target in targets:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        (data_dir / file.target).parent.mkdir(parents=True, exist_ok=True)
     try:
-        with zipfile.ZipFile(zip_path) as zipped, replace_together(*targets) as outputs:
+        with ExitStack() as stack:
+            zipped = stack.enter_context(zipfile.ZipFile(zip_path))
+            names = set(zipped.namelist())
+            has = [file for file in files if not file.optional or _name(file) in names]
+            files = has or files
+            targets = [data_dir / file.target for file in files]
+            outputs = stack.enter_context(replace_together(*targets))
             hashes = [
                 _copy_member(zipped, file, output)
                 for file, output in zip(files, outputs, strict=True)
@@ -228,7 +245,7 @@ def _extract(zip_path: Path, files: Sequence[DataFile], data_dir: Path, *, authe
 
 def _accept_unknown(file: DataFile, found: str, path: Path, *, authentic: bool) -> None:
     """Let content of unknown hash pass, with a warning, only if nothing speaks against it."""
-    name = f"{file.archive.name}/{file.member}"
+    name = _name(file)
     if file.archive.frozen and file.sha256:
         raise BadArchiveError(f"{name} has SHA-256 {found}, expected {file.sha256}")
     if not authentic:
@@ -243,9 +260,14 @@ def _accept_unknown(file: DataFile, found: str, path: Path, *, authentic: bool) 
     logger.warning("%s: %s; its layout is right, so it is used", name, known)
 
 
+def _name(file: DataFile) -> str:
+    """In its archive."""
+    return f"{file.archive.name}/{file.member}"
+
+
 def _copy_member(zipped: zipfile.ZipFile, file: DataFile, output: BinaryIO) -> str:
     """Copy one member to `output`; return its SHA-256."""
-    name = f"{file.archive.name}/{file.member}"
+    name = _name(file)
     try:
         info = zipped.getinfo(name)
     except KeyError:

@@ -138,7 +138,11 @@ def read_titles(dataset: str, data_dir: Path) -> dict[int, str]:
         return sample.film_titles()
     if dataset == "ml-100k":
         return read_ml_100k_titles(data_dir / "ml-100k" / "u.item")
-    return movielens_files.read_titles(data_dir / dataset / "movies.csv")
+    path = data_dir / dataset / "movies.csv"
+    if not path.is_file():
+        logger.warning("no titles without %s: `ml.download_movielens --force` fetches it", path)
+        return {}
+    return movielens_files.read_titles(path)
 
 
 def fetch_splits(data_dir: Path) -> None:

@@ -88,11 +88,9 @@ def read_ml_100k_titles(path: Path) -> dict[int, str]:
 
 
 def read_titles(path: Path) -> dict[int, str]:
-    """Title by movieId, from movies.csv; none where there is no file."""
+    """Title by movieId, from movies.csv."""
     import pandas as pd
 
-    if not path.is_file():
-        return {}
     with _input_errors(path):
         table = pd.read_csv(path, usecols=["movieId", "title"], dtype={"movieId": "int64"})
     return dict(zip(table["movieId"].tolist(), table["title"].astype("str"), strict=True))

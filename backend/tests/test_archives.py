@@ -295,6 +295,28 @@ def test_an_optional_file_may_fail_and_is_never_left_damaged(
     assert_done(data)
 
 
+def test_an_optional_file_beside_others_is_taken_along_but_not_fetched_for(
+    server: WebServer, data: Path, caplog: Log
+) -> None:
+    """As movies.csv: absent from somebody's own archive, or from a folder of an older version."""
+    titles = DataFile(FROZEN, "titles.csv", "tiny/titles.csv", PINNED[0].sha256, optional=True)
+    files = [*FILES, titles]
+    assert ensure_files(files, data, f"{server.url}/base")
+    assert_done(data)
+    asked = len(server.requests)
+    assert not ensure_files(files, data, f"{server.url}/base")
+    assert len(server.requests) == asked
+    server.files["/base/tiny.zip"] = zip_of(
+        {"tiny/u.data": DATA, "tiny/u.item": ITEM, "tiny/titles.csv": CSV}
+    )
+    assert ensure_files(files, data, f"{server.url}/base", force=True)
+    assert contents(data)["tiny/titles.csv"] == CSV
+    (data / "tiny" / "titles.csv").write_bytes(b"damaged")
+    assert ensure_files(files, data, f"{server.url}/base")
+    assert contents(data)["tiny/titles.csv"] == CSV
+    assert not [record for record in caplog.records if "going on without" in record.message]
+
+
 def test_members_with_paths_of_their_own_go_nowhere(server: WebServer, data: Path) -> None:
     absolute = str(data.parent / "absolute")
     evil = ("../up", "../../up", "tiny/../../up", absolute, "..\\up", "tiny/u.data/../../../up")
