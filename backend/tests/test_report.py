@@ -205,6 +205,18 @@ def test_titles_are_text_and_app_users_are_never_in_the_report(
     assert "Bayesian, app users" in text
 
 
+def test_without_titles_films_go_by_their_ids(run: Run, tmp_path: Path) -> None:
+    own_set(tmp_path)
+    (tmp_path / "ml-latest" / "movies.csv").unlink()
+    done = run(
+        "ml.build_collaborative", "--dataset", "ml-latest", "--report", "--catalog", "all",
+        "--data-dir", tmp_path, "--models-dir", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "no titles without" in done.stderr
+    assert "TMDB 101" in text_of(tmp_path)
+
+
 def test_too_few_ratings_for_a_report_are_wrong_usage(run: Run, tmp_path: Path) -> None:
     joblib.dump([101], tmp_path / "catalog.pkl")
     own_set(tmp_path)
