@@ -47,6 +47,7 @@ def make_parser(module: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--catalog",
+        type=catalog_path,
         metavar="PATH|all",
         help="the app's TMDB ids, a joblib dump (default ml/models/movie_ids.pkl), "
         "or all: every film that has a TMDB id (the default for the sample)",
@@ -70,6 +71,15 @@ def folder(text: str) -> Path:
     if not text or (path.exists() and not path.is_dir()):
         raise argparse.ArgumentTypeError(f"{text!r} is no folder")
     return path
+
+
+def catalog_path(text: str) -> str:
+    """An argparse type: the path of a catalog, or `all`."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no path: name a joblib dump, or say {ALL}")
+    if text != ALL and text.lower() == ALL and not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}; for every film say {ALL}")
+    return text
 
 
 def resolve_catalog(catalog: str | Path | None, dataset: str) -> frozenset[int] | None:
