@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .catalog import ALL, DEFAULT_CATALOG, read_catalog
 from .errors import InputError, MlError
@@ -31,9 +31,17 @@ On every code but 0 what was published stays as it was.
 logger = logging.getLogger("ml")
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose errors are a line, not buried beneath the usage of every flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is; exit 2."""
+        self.exit(2, f"error: {message}\nsee {self.prog} --help\n")
+
+
 def make_parser(module: str, description: str) -> argparse.ArgumentParser:
     """A parser with the flags that both scripts take."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {module}",
         description=description,
         epilog=EXIT_CODES,

@@ -151,7 +151,9 @@ def test_wrong_usage_exits_2(wrong: list[str], capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as stopped:
         main(wrong)
     assert stopped.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    said, see = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: ")
+    assert see == "see python -m ml.build_collaborative --help"
 
 
 def test_more_folds_than_ratings_are_wrong_usage(run: Run, tmp_path: Path) -> None:

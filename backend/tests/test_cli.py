@@ -1,0 +1,20 @@
+"""What the two scripts share at the terminal: usage errors, help, how they are run."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+DOWNLOAD, BUILD = "ml.download_movielens", "ml.build_collaborative"
+
+
+@pytest.mark.parametrize("script", [DOWNLOAD, BUILD])
+def test_wrong_usage_is_one_line_and_where_help_is(run: Run, script: str) -> None:
+    done = run(script, "--dataset", "ml-1m")
+    assert (done.returncode, done.stdout) == (2, "")
+    said, see = done.stderr.splitlines()
+    assert said.startswith("error: argument --dataset: invalid choice: 'ml-1m' (choose from ")
+    assert see == f"see python -m {script} --help"
