@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import movielens, ratings, release, summary
 from .app_ratings import read_app_ratings, read_app_ratings_or_stop
-from .cli import folder, make_parser, print_lines, resolve_catalog, run
+from .cli import BUILD_CODES, folder, make_parser, print_lines, resolve_catalog, run
 from .errors import SourceError, UsageError
 from .files import locked
 from .training import ALGORITHMS, PLAN, Parameters, make_fit
@@ -102,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(
         "ml.build_collaborative",
         "Train collaborative filtering and publish it to the models folder.",
+        BUILD_CODES,
     )
     add = parser.add_argument
     add("--models-dir", type=folder, default=release.DEFAULT_MODELS_DIR, metavar="DIR",

@@ -23,6 +23,13 @@ exit codes:
   1  the machine is in the way (disk full, no permission)
   2  wrong usage
   3  an input is missing or not what it should be
+"""
+DOWNLOAD_CODES = f"""\
+{EXIT_CODES}\
+  4  MovieLens could not be reached
+"""
+BUILD_CODES = f"""\
+{EXIT_CODES}\
   4  MovieLens could not be reached, or the app's ratings are gone that the published model has
   5  the trained model is not fit to be published
 On every code but 0 what was published stays as it was.
@@ -39,12 +46,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\nsee {self.prog} --help\n")
 
 
-def make_parser(module: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the flags that both scripts take."""
+def make_parser(module: str, description: str, exit_codes: str) -> argparse.ArgumentParser:
+    """A parser with the flags that both scripts take; its help ends with the exit codes."""
     parser = Parser(
         prog=f"python -m {module}",
         description=description,
-        epilog=EXIT_CODES,
+        epilog=exit_codes,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 
@@ -18,3 +19,12 @@ def test_wrong_usage_is_one_line_and_where_help_is(run: Run, script: str) -> Non
     said, see = done.stderr.splitlines()
     assert said.startswith("error: argument --dataset: invalid choice: 'ml-1m' (choose from ")
     assert see == f"see python -m {script} --help"
+
+
+@pytest.mark.parametrize(("script", "codes"), [(DOWNLOAD, "01234"), (BUILD, "012345")])
+def test_help_lists_the_exit_codes_that_the_script_can_give(
+    run: Run, script: str, codes: str
+) -> None:
+    shown = run(script, "--help").stdout
+    assert "".join(re.findall(r"^  (\d)  ", shown, flags=re.MULTILINE)) == codes
+    assert ("published" in shown) == (script == BUILD)
