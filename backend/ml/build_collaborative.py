@@ -14,6 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__" and not __package__:
+    print("error: run by path: use python -m ml.build_collaborative in backend/", file=sys.stderr)
+    sys.exit(2)
+
 from . import movielens, ratings, release, summary
 from .app_ratings import read_app_ratings, read_app_ratings_or_stop
 from .cli import BUILD_CODES, folder, make_parser, print_lines, resolve_catalog, run

@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__" and not __package__:
+    print("error: run by path: use python -m ml.download_movielens in backend/", file=sys.stderr)
+    sys.exit(2)
+
 from . import movielens
 from .catalog import CatalogMissingError
 from .cli import DOWNLOAD_CODES, make_parser, print_lines, resolve_catalog, run
