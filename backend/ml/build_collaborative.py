@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from .evaluation import Score
 
+TUNE_MINUTES = 10
 logger = logging.getLogger("ml.build_collaborative")
 
 
@@ -118,8 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="measure errors and rankings in several ways before training")  # fmt: skip
     add("--tune", type=_at_least(1), metavar="N",
         help="try N sets of the SVD's parameters and train with the best")  # fmt: skip
-    add("--tune-minutes", type=_positive, default=10.0, metavar="M",
-        help="begin no trial after so long, default %(default)g")  # fmt: skip
+    add("--tune-minutes", type=_positive, metavar="M",
+        help=f"with --tune: begin no trial after so long, default {TUNE_MINUTES}")  # fmt: skip
     add("--factors", type=_at_least(1), default=PLAN.factors,
         help="length of the film and user vectors, default %(default)s")  # fmt: skip
     add(
@@ -166,6 +167,8 @@ def _parameters(args: argparse.Namespace) -> Parameters:
         for name in ("epochs", "lr", "reg", "tune"):
             if getattr(args, name) is not None:
                 raise UsageError(f"--{name} is of --algorithm svd")
+    if args.tune_minutes and not args.tune:
+        raise UsageError("--tune-minutes without --tune: say --tune N, how many sets to try")
     return Parameters(
         args.factors, args.epochs or PLAN.epochs, args.lr or PLAN.lr, args.reg or PLAN.reg
     )
@@ -214,9 +217,10 @@ def _tune(
     from .tuning import FOLDS, tune
 
     _check_folds(FOLDS, combined, "--tune")
-    logger.info("trying %d sets of parameters, at most %g minutes", args.tune, args.tune_minutes)
-    trials = tune(combined, first, args.tune, 60 * args.tune_minutes, args.seed)
-    return trials[0].parameters, summary.describe_tuning(trials, first)
+    minutes = args.tune_minutes or TUNE_MINUTES
+    logger.info("trying %d sets of parameters, at most %g minutes", args.tune, minutes)
+    trials = tune(combined, first, args.tune, 60 * minutes, args.seed)
+    return trials[0].parameters, summary.describe_tuning(trials, first, args.tune, minutes)
 
 
 def _cross_validate(

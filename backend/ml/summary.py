@@ -86,9 +86,21 @@ def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]
     return lines
 
 
-def describe_tuning(trials: Sequence[Trial], first: Parameters) -> list[str]:
-    """The best sets of parameters, as flags to use again."""
-    lines = ["", f"Tuning    best of {len(trials):,} sets, mean RMSE over 3 folds"]
+def describe_tuning(
+    trials: Sequence[Trial], first: Parameters, asked: int, minutes: float
+) -> list[str]:
+    """The best sets of parameters, as flags to use again.
+
+    Args:
+        trials: those made, the best first.
+        first: the set asked for.
+        asked: how many trials were to be made.
+        minutes: after which none was begun.
+    """
+    tried = f"{len(trials):,} sets"
+    if len(trials) < asked:
+        tried = f"{len(trials):,} of {asked:,} sets (the time was over: {minutes:g} min)"
+    lines = ["", f"Tuning    best of {tried}, mean RMSE over 3 folds"]
     lines += [
         f"          {trial.rmse:.4f}  {trial.parameters.as_flags()}"
         + ("  (as asked for)" if trial.parameters == first else "")

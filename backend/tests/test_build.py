@@ -327,6 +327,27 @@ def test_tuning_trains_with_the_best_and_says_its_flags(run: Run, tmp_path: Path
     assert joblib.load(tmp_path / "svd_model.pkl").n_factors == int(best)
 
 
+def test_tuning_cut_short_by_time_says_so(run: Run, tmp_path: Path) -> None:
+    done = run(
+        BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--tune", "5000", "--factors", "7",
+        "--epochs", "1", "--tune-minutes", "0.001",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.match(
+        r"Tuning    best of \d+ of 5,000 sets \(the time was over: 0.001 min\), mean RMSE",
+        done.stdout.strip(),
+    )
+
+
+def test_a_time_for_tuning_without_tuning_is_wrong_usage(run: Run, tmp_path: Path) -> None:
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--tune-minutes", "5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: --tune-minutes without --tune: say --tune N, how many sets to try\n"
+    )
+    assert contents(tmp_path) == {}
+
+
 @pytest.mark.parametrize("flag", [("--epochs", "3"), ("--lr", "0.1"), ("--tune", "2")])
 def test_flags_of_the_svd_are_refused_with_another_algorithm(
     run: Run, tmp_path: Path, flag: tuple[str, str]
