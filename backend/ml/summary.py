@@ -66,24 +66,25 @@ COLUMNS = {
 
 
 def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]:
-    """A table for each way to hold ratings out, models by measures."""
-    from .evaluation import ALL
-
+    """A table for each way to hold ratings out, models by measures; columns stand in line."""
+    scores = [score for table in evaluations.values() for score in table]
+    width = max(map(len, [*evaluations, *map(_label, scores)]), default=0)
     lines = []
-    for name, scores in evaluations.items():
-        labels = [
-            score.model if score.users == ALL else f"{score.model}, {score.users}"
-            for score in scores
-        ]
-        width = max(map(len, [name, *labels]))
+    for name, table in evaluations.items():
         lines += [
             "",
             " ".join([f"{name:{width}}", *(f"{title:>10}" for title in COLUMNS.values())]),
         ]
-        for label, score in zip(labels, scores, strict=True):
+        for score in table:
             values = (_value(getattr(score.measures, column), column) for column in COLUMNS)
-            lines.append(" ".join([f"{label:{width}}", *values]).rstrip())
+            lines.append(" ".join([f"{_label(score):{width}}", *values]).rstrip())
     return lines
+
+
+def _label(score: Score) -> str:
+    from .evaluation import ALL
+
+    return score.model if score.users == ALL else f"{score.model}, {score.users}"
 
 
 def describe_tuning(

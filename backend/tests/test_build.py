@@ -301,6 +301,8 @@ def test_evaluation_prints_a_table_for_each_way_to_hold_out(run: Run, tmp_path: 
     assert [table.strip().split("  ")[0] for table in tables] == [
         "5 random folds", "new users", "new users, 10 ratings known",
     ]  # fmt: skip
+    titles = [table.strip().splitlines()[0] for table in tables]
+    assert len({(title.index("RMSE"), title.index("popularity")) for title in titles}) == 1
     for table in tables:
         names = [line.split("  ")[0] for line in table.strip().splitlines()[1:]]
         assert names == ["Bayesian", "SVD", "user and item biases", "global mean", "most rated"]
