@@ -178,6 +178,7 @@ def _work(args: argparse.Namespace) -> None:
     started = time.monotonic()
     parameters = _parameters(args)
     catalog = resolve_catalog(args.catalog, args.dataset)
+    release.check_place(args.models_dir)
     mapped = movielens.load(args.dataset, args.data_dir, catalog)
     for line in mapped.describe():
         logger.info("%s", line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -192,9 +193,39 @@ def test_a_full_stdout_does_not_fail_a_build_that_is_published(
 def test_a_folder_in_a_files_place_exits_1_and_changes_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "cf_trainset.pkl").mkdir()
     done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
-    assert done.returncode == 1
-    assert "a folder is in the place of a file" in done.stderr.splitlines()[-1]
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: a folder is in the place of a file, move it away: {tmp_path / 'cf_trainset.pkl'}\n"
+    )
     assert contents(tmp_path) == {}
+
+
+def test_a_models_folder_that_cannot_be_made_exits_1_before_anything_is_loaded(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    models = tmp_path / "file" / "models"
+    done = run(BUILD, "--dataset", "sample", "--models-dir", models)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: {models} cannot be written (Not a directory): "
+        "make it a folder that can be, or name another with --models-dir\n"
+    )
+
+
+def test_a_read_only_models_folder_exits_1_before_anything_is_loaded(
+    run: Run, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir(mode=0o555)
+    if os.access(models, os.W_OK):
+        models = Path("/proc/self/task")  # where even root cannot write
+        if not models.is_dir():
+            pytest.skip("run as root, and no folder here is read-only for root")
+    done = run(BUILD, "--dataset", "sample", "--models-dir", models)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {models} cannot be written (")
 
 
 def test_no_catalog_exits_3_and_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
