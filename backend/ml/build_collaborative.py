@@ -203,11 +203,14 @@ def _work(args: argparse.Namespace) -> None:
         )
         sanity = _predict_known_pair(svd, combined)
         files = release.publish(svd, trainset, args.models_dir)
-    if not args.quiet:
+    if args.quiet:  # only what was asked for by --tune, --evaluate and --cv
+        lines += ["", *summary.describe_errors(scores)] if scores else []
+    else:
         seconds = time.monotonic() - started
         lines += summary.describe_build(mapped, combined, scores, sanity, files, seconds)
         if args.dataset == "sample":
             lines += summary.describe_demo(svd, combined)
+    if lines:
         print_lines(lines)
 
 

@@ -75,7 +75,11 @@ def make_parser(module: str, description: str, exit_codes: str) -> argparse.Argu
         help="where MovieLens files are kept (default ml/data)",
     )
     noise = parser.add_mutually_exclusive_group()
-    noise.add_argument("--quiet", action="store_true", help="warnings and errors only")
+    noise.add_argument(
+        "--quiet",
+        action="store_true",
+        help="no log, no summary: only warnings, errors and what other flags ask for",
+    )
     noise.add_argument("--verbose", action="store_true", help="more log lines")
     return parser
 

@@ -44,11 +44,7 @@ def describe_build(
     ]
     if mapped.catalog is not None:
         lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog, mapped.dataset)}")
-    lines.extend(
-        f"{'Errors' if not n else '':10}RMSE {score.measures.rmse:.4f}, "
-        f"MAE {score.measures.mae:.4f}  {score.model}"
-        for n, score in enumerate(scores)
-    )
+    lines += describe_errors(scores)
     lines.append(f"Check     {sanity}")
     lines.extend(
         f"{'Files' if not n else '':10}{_from_here(path)} ({path.stat().st_size / 1e6:.1f} MB)"
@@ -56,6 +52,15 @@ def describe_build(
     )
     lines.append(f"Time      {seconds:.1f} s")
     return lines
+
+
+def describe_errors(scores: Sequence[Score]) -> list[str]:
+    """The errors of cross-validation, a line for each model."""
+    return [
+        f"{'Errors' if not n else '':10}RMSE {score.measures.rmse:.4f}, "
+        f"MAE {score.measures.mae:.4f}  {score.model}"
+        for n, score in enumerate(scores)
+    ]
 
 
 COLUMNS = {

@@ -130,6 +130,21 @@ def test_the_summary_is_on_stdout_and_the_log_on_stderr_without_bars(
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
+def test_quiet_prints_what_was_asked_for_and_no_more(run: Run, tmp_path: Path) -> None:
+    args = BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--factors", "5"
+    asked = "--cv", "2", "--evaluate", "--tune", "2"
+    full, quiet = run(*args, *asked), run(*args, *asked, "--quiet")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    lines = full.stdout.splitlines()
+    summary = next(n for n, line in enumerate(lines) if line.startswith("Ratings "))
+    errors = next(n for n, line in enumerate(lines) if line.startswith("Errors "))
+    assert quiet.stdout.splitlines() == [*lines[:summary], *lines[errors : errors + 3]]
+    assert lines[1].startswith("Tuning ")
+    assert quiet.stdout.count("NDCG@10") == 3
+    alone = run(*args, "--cv", "2", "--quiet").stdout.splitlines()
+    assert [line[:14].strip() for line in alone] == ["", "Errors    RMSE", "RMSE", "RMSE"]
+
+
 def test_parameters_reach_the_model(run: Run, tmp_path: Path) -> None:
     build_sample(run, tmp_path, "--factors", "7", "--epochs", "3", "--lr", "0.01", "--reg", "0.1",
                  "--seed", "42")  # fmt: skip
