@@ -14,9 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__" and not __package__:
+    print("error: run by path: use python -m ml.build_collaborative in backend/", file=sys.stderr)
+    sys.exit(2)
+
 from . import movielens, ratings, release, summary
 from .app_ratings import read_app_ratings, read_app_ratings_or_stop
-from .cli import folder, make_parser, print_lines, resolve_catalog, run
+from .cli import BUILD_CODES, folder, make_parser, print_lines, resolve_catalog, run
 from .errors import SourceError, UsageError
 from .files import locked
 from .training import ALGORITHMS, PLAN, Parameters, make_fit
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
     from .evaluation import Score
 
+TUNE_MINUTES = 10
 logger = logging.getLogger("ml.build_collaborative")
 
 
@@ -102,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(
         "ml.build_collaborative",
         "Train collaborative filtering and publish it to the models folder.",
+        BUILD_CODES,
     )
     add = parser.add_argument
     add("--models-dir", type=folder, default=release.DEFAULT_MODELS_DIR, metavar="DIR",
@@ -115,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="leave a page about the build beside the artifacts, report.html")  # fmt: skip
     add("--tune", type=_at_least(1), metavar="N",
         help="try N sets of the SVD's parameters and train with the best")  # fmt: skip
-    add("--tune-minutes", type=_positive, default=10.0, metavar="M",
-        help="begin no trial after so long, default %(default)g")  # fmt: skip
+    add("--tune-minutes", type=_positive, metavar="M",
+        help=f"with --tune: begin no trial after so long, default {TUNE_MINUTES}")  # fmt: skip
     add("--factors", type=_at_least(1), default=PLAN.factors,
         help="length of the film and user vectors, default %(default)s")  # fmt: skip
     add(
@@ -163,6 +169,8 @@ def _parameters(args: argparse.Namespace) -> Parameters:
         for name in ("epochs", "lr", "reg", "tune"):
             if getattr(args, name) is not None:
                 raise UsageError(f"--{name} is of --algorithm svd")
+    if args.tune_minutes and not args.tune:
+        raise UsageError("--tune-minutes without --tune: say --tune N, how many sets to try")
     return Parameters(
         args.factors, args.epochs or PLAN.epochs, args.lr or PLAN.lr, args.reg or PLAN.reg
     )
@@ -172,6 +180,7 @@ def _work(args: argparse.Namespace) -> None:
     started = time.monotonic()
     parameters = _parameters(args)
     catalog = resolve_catalog(args.catalog, args.dataset)
+    release.check_place(args.models_dir)
     mapped = movielens.load(args.dataset, args.data_dir, catalog)
     for line in mapped.describe():
         logger.info("%s", line)
@@ -201,11 +210,14 @@ def _work(args: argparse.Namespace) -> None:
         if args.report:
             page = _report(args, mapped, combined, svd, parameters, evaluations)
         files = release.publish(svd, trainset, args.models_dir, page)
-    if not args.quiet:
+    if args.quiet:  # only what was asked for by --tune, --evaluate and --cv
+        lines += ["", *summary.describe_errors(scores)] if scores else []
+    else:
         seconds = time.monotonic() - started
         lines += summary.describe_build(mapped, combined, scores, sanity, files, seconds)
         if args.dataset == "sample":
             lines += summary.describe_demo(svd, combined)
+    if lines:
         print_lines(lines)
 
 
@@ -216,9 +228,10 @@ def _tune(
     from .tuning import FOLDS, tune
 
     _check_folds(FOLDS, combined, "--tune")
-    logger.info("trying %d sets of parameters, at most %g minutes", args.tune, args.tune_minutes)
-    trials = tune(combined, first, args.tune, 60 * args.tune_minutes, args.seed)
-    return trials[0].parameters, summary.describe_tuning(trials, first)
+    minutes = args.tune_minutes or TUNE_MINUTES
+    logger.info("trying %d sets of parameters, at most %g minutes", args.tune, minutes)
+    trials = tune(combined, first, args.tune, 60 * minutes, args.seed)
+    return trials[0].parameters, summary.describe_tuning(trials, first, args.tune, minutes)
 
 
 def _cross_validate(

@@ -11,6 +11,8 @@ from .errors import InputError
 DEFAULT_CATALOG = Path(__file__).parent / "models" / "movie_ids.pkl"
 ALL = "all"
 """Instead of a path: every film that has a TMDB id."""
+_CONTROL = frozenset(range(32)) - frozenset(b"\t\n\f\r")
+"""Bytes that text does not have."""
 
 
 class CatalogMissingError(InputError):
@@ -42,10 +44,21 @@ def read_catalog(path: str | Path) -> frozenset[int]:
         if isinstance(error, OSError) and error.errno:
             raise
         raise InputError(
-            f"{path} is not a joblib dump ({type(error).__name__}: {error!s:.80}): "
-            "expected a list of TMDB ids, as joblib.dump writes it"
+            f"{path} is not a joblib dump{_what_instead(path, error)}: "
+            'expected a list of TMDB ids, as joblib.dump(ids, "movie_ids.pkl") writes it'
         ) from None
     return _as_ids(found, path)
+
+
+def _what_instead(path: Path, error: Exception) -> str:
+    """What the file at `path` is, or why it did not load, where that tells a person something."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    if start and _CONTROL.isdisjoint(start):
+        return " but text, as CSV and JSON are"
+    if isinstance(error, ImportError | AttributeError | ValueError):  # a missing package, say
+        return f" that loads here ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+    return ""  # the unpickler stumbled over a byte: its own words would only puzzle
 
 
 def _as_ids(found: object, path: Path) -> frozenset[int]:

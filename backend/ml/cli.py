@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .catalog import ALL, DEFAULT_CATALOG, read_catalog
 from .errors import InputError, MlError
@@ -23,6 +23,13 @@ exit codes:
   1  the machine is in the way (disk full, no permission)
   2  wrong usage
   3  an input is missing or not what it should be
+"""
+DOWNLOAD_CODES = f"""\
+{EXIT_CODES}\
+  4  MovieLens could not be reached
+"""
+BUILD_CODES = f"""\
+{EXIT_CODES}\
   4  MovieLens could not be reached, or the app's ratings are gone that the published model has
   5  the trained model is not fit to be published
 On every code but 0 what was published stays as it was.
@@ -31,12 +38,20 @@ On every code but 0 what was published stays as it was.
 logger = logging.getLogger("ml")
 
 
-def make_parser(module: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the flags that both scripts take."""
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """One whose errors are a line, not buried beneath the usage of every flag."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is; exit 2."""
+        self.exit(2, f"error: {message}\nsee {self.prog} --help\n")
+
+
+def make_parser(module: str, description: str, exit_codes: str) -> argparse.ArgumentParser:
+    """A parser with the flags that both scripts take; its help ends with the exit codes."""
+    parser = Parser(
         prog=f"python -m {module}",
         description=description,
-        epilog=EXIT_CODES,
+        epilog=exit_codes,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -47,6 +62,7 @@ def make_parser(module: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--catalog",
+        type=catalog_path,
         metavar="PATH|all",
         help="the app's TMDB ids, a joblib dump (default ml/models/movie_ids.pkl), "
         "or all: every film that has a TMDB id (the default for the sample)",
@@ -59,7 +75,11 @@ def make_parser(module: str, description: str) -> argparse.ArgumentParser:
         help="where MovieLens files are kept (default ml/data)",
     )
     noise = parser.add_mutually_exclusive_group()
-    noise.add_argument("--quiet", action="store_true", help="warnings and errors only")
+    noise.add_argument(
+        "--quiet",
+        action="store_true",
+        help="no log, no summary: only warnings, errors and what other flags ask for",
+    )
     noise.add_argument("--verbose", action="store_true", help="more log lines")
     return parser
 
@@ -70,6 +90,15 @@ def folder(text: str) -> Path:
     if not text or (path.exists() and not path.is_dir()):
         raise argparse.ArgumentTypeError(f"{text!r} is no folder")
     return path
+
+
+def catalog_path(text: str) -> str:
+    """An argparse type: the path of a catalog, or `all`."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no path: name a joblib dump, or say {ALL}")
+    if text != ALL and text.lower() == ALL and not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"there is no file {text!r}; for every film say {ALL}")
+    return text
 
 
 def resolve_catalog(catalog: str | Path | None, dataset: str) -> frozenset[int] | None:

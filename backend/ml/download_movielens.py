@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__" and not __package__:
+    print("error: run by path: use python -m ml.download_movielens in backend/", file=sys.stderr)
+    sys.exit(2)
+
 from . import movielens
 from .catalog import CatalogMissingError
-from .cli import make_parser, print_lines, resolve_catalog, run
+from .cli import DOWNLOAD_CODES, make_parser, print_lines, resolve_catalog, run
 from .ratings import empty_ratings
 
 if TYPE_CHECKING:
@@ -69,7 +73,9 @@ def load_movielens_ratings_with_tmdb_mapping(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The script; returns its exit code."""
-    parser = make_parser("ml.download_movielens", "Fetch MovieLens and map its films to TMDB ids.")
+    parser = make_parser(
+        "ml.download_movielens", "Fetch MovieLens and map its films to TMDB ids.", DOWNLOAD_CODES
+    )
     parser.add_argument("--force", action="store_true", help="fetch again what is there")
     return run(_work, parser.parse_args(argv))
 

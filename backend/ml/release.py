@@ -6,9 +6,10 @@ import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from .errors import InputError
+from .errors import InputError, MlError
 from .files import locked, replace_together
 from .ratings import is_app_user
 from .sample import USER_PREFIX as SAMPLE_PREFIX
@@ -35,6 +36,26 @@ class Published:
 def artifact_paths(models_dir: Path) -> list[Path]:
     """The model's file, then the trainset's: the order they are put in place."""
     return [models_dir / MODEL_FILE, models_dir / TRAINSET_FILE]
+
+
+def check_place(models_dir: Path) -> None:
+    """Make `models_dir` if need be, and see that artifacts can be written there.
+
+    Raises:
+        MlError: they cannot.
+    """
+    folder_in_place = next((path for path in artifact_paths(models_dir) if path.is_dir()), None)
+    if folder_in_place:
+        raise MlError(f"a folder is in the place of a file, move it away: {folder_in_place}")
+    try:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=models_dir):
+            pass
+    except OSError as error:
+        raise MlError(
+            f"{models_dir} cannot be written ({error.strerror}): "
+            "make it a folder that can be, or name another with --models-dir"
+        ) from None
 
 
 def publish(

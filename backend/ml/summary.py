@@ -44,11 +44,7 @@ def describe_build(
     ]
     if mapped.catalog is not None:
         lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog, mapped.dataset)}")
-    lines.extend(
-        f"{'Errors' if not n else '':10}RMSE {score.measures.rmse:.4f}, "
-        f"MAE {score.measures.mae:.4f}  {score.model}"
-        for n, score in enumerate(scores)
-    )
+    lines += describe_errors(scores)
     lines.append(f"Check     {sanity}")
     lines.extend(
         f"{'Files' if not n else '':10}{_from_here(path)} ({path.stat().st_size / 1e6:.1f} MB)"
@@ -56,6 +52,15 @@ def describe_build(
     )
     lines.append(f"Time      {seconds:.1f} s")
     return lines
+
+
+def describe_errors(scores: Sequence[Score]) -> list[str]:
+    """The errors of cross-validation, a line for each model."""
+    return [
+        f"{'Errors' if not n else '':10}RMSE {score.measures.rmse:.4f}, "
+        f"MAE {score.measures.mae:.4f}  {score.model}"
+        for n, score in enumerate(scores)
+    ]
 
 
 COLUMNS = {
@@ -66,29 +71,42 @@ COLUMNS = {
 
 
 def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]:
-    """A table for each way to hold ratings out, models by measures."""
-    from .evaluation import ALL
-
+    """A table for each way to hold ratings out, models by measures; columns stand in line."""
+    scores = [score for table in evaluations.values() for score in table]
+    width = max(map(len, [*evaluations, *map(_label, scores)]), default=0)
     lines = []
-    for name, scores in evaluations.items():
-        labels = [
-            score.model if score.users == ALL else f"{score.model}, {score.users}"
-            for score in scores
-        ]
-        width = max(map(len, [name, *labels]))
+    for name, table in evaluations.items():
         lines += [
             "",
             " ".join([f"{name:{width}}", *(f"{title:>10}" for title in COLUMNS.values())]),
         ]
-        for label, score in zip(labels, scores, strict=True):
+        for score in table:
             values = (_value(getattr(score.measures, column), column) for column in COLUMNS)
-            lines.append(" ".join([f"{label:{width}}", *values]).rstrip())
+            lines.append(" ".join([f"{_label(score):{width}}", *values]).rstrip())
     return lines
 
 
-def describe_tuning(trials: Sequence[Trial], first: Parameters) -> list[str]:
-    """The best sets of parameters, as flags to use again."""
-    lines = ["", f"Tuning    best of {len(trials):,} sets, mean RMSE over 3 folds"]
+def _label(score: Score) -> str:
+    from .evaluation import ALL
+
+    return score.model if score.users == ALL else f"{score.model}, {score.users}"
+
+
+def describe_tuning(
+    trials: Sequence[Trial], first: Parameters, asked: int, minutes: float
+) -> list[str]:
+    """The best sets of parameters, as flags to use again.
+
+    Args:
+        trials: those made, the best first.
+        first: the set asked for.
+        asked: how many trials were to be made.
+        minutes: after which none was begun.
+    """
+    tried = f"{len(trials):,} sets"
+    if len(trials) < asked:
+        tried = f"{len(trials):,} of {asked:,} sets (the time was over: {minutes:g} min)"
+    lines = ["", f"Tuning    best of {tried}, mean RMSE over 3 folds"]
     lines += [
         f"          {trial.rmse:.4f}  {trial.parameters.as_flags()}"
         + ("  (as asked for)" if trial.parameters == first else "")

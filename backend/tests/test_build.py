@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -129,6 +130,21 @@ def test_the_summary_is_on_stdout_and_the_log_on_stderr_without_bars(
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
+def test_quiet_prints_what_was_asked_for_and_no_more(run: Run, tmp_path: Path) -> None:
+    args = BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--factors", "5"
+    asked = "--cv", "2", "--evaluate", "--tune", "2"
+    full, quiet = run(*args, *asked), run(*args, *asked, "--quiet")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    lines = full.stdout.splitlines()
+    summary = next(n for n, line in enumerate(lines) if line.startswith("Ratings "))
+    errors = next(n for n, line in enumerate(lines) if line.startswith("Errors "))
+    assert quiet.stdout.splitlines() == [*lines[:summary], *lines[errors : errors + 3]]
+    assert lines[1].startswith("Tuning ")
+    assert quiet.stdout.count("NDCG@10") == 3
+    alone = run(*args, "--cv", "2", "--quiet").stdout.splitlines()
+    assert [line[:14].strip() for line in alone] == ["", "Errors    RMSE", "RMSE", "RMSE"]
+
+
 def test_parameters_reach_the_model(run: Run, tmp_path: Path) -> None:
     build_sample(run, tmp_path, "--factors", "7", "--epochs", "3", "--lr", "0.01", "--reg", "0.1",
                  "--seed", "42")  # fmt: skip
@@ -151,7 +167,9 @@ def test_wrong_usage_exits_2(wrong: list[str], capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit) as stopped:
         main(wrong)
     assert stopped.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    said, see = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: ")
+    assert see == "see python -m ml.build_collaborative --help"
 
 
 def test_more_folds_than_ratings_are_wrong_usage(run: Run, tmp_path: Path) -> None:
@@ -190,9 +208,39 @@ def test_a_full_stdout_does_not_fail_a_build_that_is_published(
 def test_a_folder_in_a_files_place_exits_1_and_changes_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "cf_trainset.pkl").mkdir()
     done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
-    assert done.returncode == 1
-    assert "a folder is in the place of a file" in done.stderr.splitlines()[-1]
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: a folder is in the place of a file, move it away: {tmp_path / 'cf_trainset.pkl'}\n"
+    )
     assert contents(tmp_path) == {}
+
+
+def test_a_models_folder_that_cannot_be_made_exits_1_before_anything_is_loaded(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    models = tmp_path / "file" / "models"
+    done = run(BUILD, "--dataset", "sample", "--models-dir", models)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: {models} cannot be written (Not a directory): "
+        "make it a folder that can be, or name another with --models-dir\n"
+    )
+
+
+def test_a_read_only_models_folder_exits_1_before_anything_is_loaded(
+    run: Run, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir(mode=0o555)
+    if os.access(models, os.W_OK):
+        models = Path("/proc/self/task")  # where even root cannot write
+        if not models.is_dir():
+            pytest.skip("run as root, and no folder here is read-only for root")
+    done = run(BUILD, "--dataset", "sample", "--models-dir", models)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {models} cannot be written (")
 
 
 def test_no_catalog_exits_3_and_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
@@ -299,6 +347,8 @@ def test_evaluation_prints_a_table_for_each_way_to_hold_out(run: Run, tmp_path: 
     assert [table.strip().split("  ")[0] for table in tables] == [
         "5 random folds", "new users", "new users, 10 ratings known",
     ]  # fmt: skip
+    titles = [table.strip().splitlines()[0] for table in tables]
+    assert len({(title.index("RMSE"), title.index("popularity")) for title in titles}) == 1
     for table in tables:
         names = [line.split("  ")[0] for line in table.strip().splitlines()[1:]]
         assert names == ["Bayesian", "SVD", "user and item biases", "global mean", "most rated"]
@@ -323,6 +373,27 @@ def test_tuning_trains_with_the_best_and_says_its_flags(run: Run, tmp_path: Path
     assert tried[-1].endswith("--factors 7 --epochs 1 --lr 0.005 --reg 0.02  (as asked for)")
     best = tried[0].split("--factors ")[1].split()[0]
     assert joblib.load(tmp_path / "svd_model.pkl").n_factors == int(best)
+
+
+def test_tuning_cut_short_by_time_says_so(run: Run, tmp_path: Path) -> None:
+    done = run(
+        BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--tune", "5000", "--factors", "7",
+        "--epochs", "1", "--tune-minutes", "0.001",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.match(
+        r"Tuning    best of \d+ of 5,000 sets \(the time was over: 0.001 min\), mean RMSE",
+        done.stdout.strip(),
+    )
+
+
+def test_a_time_for_tuning_without_tuning_is_wrong_usage(run: Run, tmp_path: Path) -> None:
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--tune-minutes", "5")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: --tune-minutes without --tune: say --tune N, how many sets to try\n"
+    )
+    assert contents(tmp_path) == {}
 
 
 @pytest.mark.parametrize("flag", [("--epochs", "3"), ("--lr", "0.1"), ("--tune", "2")])

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from ml.catalog import CatalogMissingError, read_catalog
+from ml.download_movielens import main
 from ml.errors import InputError
 
 
@@ -55,11 +56,58 @@ def test_anything_else_is_refused_saying_what_was_found(
         read_catalog(tmp_path / "ids.pkl")
 
 
-@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x04\x95", b"BZh9"])
+EXPECTED = ': expected a list of TMDB ids, as joblib.dump(ids, "movie_ids.pkl") writes it'
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x04\x95", b"BZh9\x00", "862\n11\n".encode("utf-16"), b"PK\x03\x04"]
+)
 def test_a_file_that_is_no_dump_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "ids.pkl").write_bytes(content)
-    with pytest.raises(InputError, match="is not a joblib dump"):
+    path = tmp_path / "ids.pkl"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        read_catalog(path)
+    assert str(refused.value) == f"{path} is not a joblib dump{EXPECTED}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"862\n11\n", b"tmdb_id,title\n862,Toy Story\n", b"catalog_id\n862\n", b"Id\n862\n",
+     b"\xef\xbb\xbfid;t\r\n", b"[862, 11]", b"id,title\n862,Am\xe9lie\n"],
+)  # fmt: skip
+def test_text_is_called_text_and_no_words_of_the_unpickler_leak(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "ids.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        read_catalog(path)
+    assert str(refused.value) == (
+        f"{path} is not a joblib dump but text, as CSV and JSON are{EXPECTED}"
+    )
+
+
+def test_a_dump_that_needs_a_missing_package_says_which(tmp_path: Path) -> None:
+    (tmp_path / "ids.pkl").write_bytes(b"\x80\x02cno_such_package\nIds\n.")
+    with pytest.raises(InputError, match=r"\(ModuleNotFoundError: .*'no_such_package'\)"):
         read_catalog(tmp_path / "ids.pkl")
+
+
+@pytest.mark.parametrize(
+    ("catalog", "said"),
+    [
+        ("", "argument --catalog: '' is no path: name a joblib dump, or say all"),
+        (" ", "argument --catalog: ' ' is no path: name a joblib dump, or say all"),
+        ("ALL", "argument --catalog: there is no file 'ALL'; for every film say all"),
+    ],
+)
+def test_a_catalog_that_is_no_path_is_wrong_usage(
+    catalog: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--catalog", catalog])
+    assert stopped.value.code == 2
+    assert f"error: {said}\n" in capsys.readouterr().err
 
 
 def test_a_folder_is_no_catalog(tmp_path: Path) -> None:

@@ -114,6 +114,16 @@ def test_readers_see_the_old_files_until_all_new_ones_are_whole(folder: Path) ->
     assert contents(folder) == NEW
 
 
+def test_a_folder_in_a_files_place_is_an_error_and_no_file_moves(folder: Path) -> None:
+    (folder / "c").mkdir()
+    with (
+        pytest.raises(IsADirectoryError, match="in the place of a file"),
+        replace_together(folder / "a", folder / "c"),
+    ):
+        pytest.fail("the block must not begin")
+    assert (folder / "a").read_text() == "old a"
+
+
 @pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit()])
 def test_an_exception_leaves_the_old_files(folder: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):
