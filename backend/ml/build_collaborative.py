@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 import time
 from dataclasses import asdict
@@ -20,13 +19,22 @@ if __name__ == "__main__" and not __package__:
 
 from . import movielens, ratings, release, summary
 from .app_ratings import read_app_ratings, read_app_ratings_or_stop
-from .cli import BUILD_CODES, folder, make_parser, print_lines, resolve_catalog, run
+from .cli import (
+    BUILD_CODES,
+    at_least,
+    folder,
+    make_parser,
+    positive,
+    print_lines,
+    resolve_catalog,
+    run,
+)
 from .errors import SourceError, UsageError
 from .files import locked
 from .training import ALGORITHMS, PLAN, Parameters, make_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
     from surprise import SVD, Trainset
@@ -114,53 +122,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="where the artifacts go (default ml/models)")  # fmt: skip
     add("--algorithm", choices=ALGORITHMS, default="svd",
         help="svd (default), or bayesian: slower, with smaller errors")  # fmt: skip
-    add("--cv", type=_at_least(2), metavar="N", help="N-fold cross-validation before training")
+    add("--cv", type=at_least(2), metavar="N", help="N-fold cross-validation before training")
     add("--evaluate", action="store_true",
         help="measure errors and rankings in several ways before training")  # fmt: skip
     add("--report", action="store_true",
         help="leave a page about the build beside the artifacts, report.html")  # fmt: skip
-    add("--tune", type=_at_least(1), metavar="N",
+    add("--tune", type=at_least(1), metavar="N",
         help="try N sets of the SVD's parameters and train with the best")  # fmt: skip
-    add("--tune-minutes", type=_positive, metavar="M",
+    add("--tune-minutes", type=positive, metavar="M",
         help=f"with --tune: begin no trial after so long, default {TUNE_MINUTES}")  # fmt: skip
-    add("--factors", type=_at_least(1), default=PLAN.factors,
+    add("--factors", type=at_least(1), default=PLAN.factors,
         help="length of the film and user vectors, default %(default)s")  # fmt: skip
     add(
         "--epochs",
-        type=_at_least(1),
+        type=at_least(1),
         help=f"of svd: passes over the ratings, default {PLAN.epochs}",
     )
-    add("--lr", type=_positive, help=f"of svd: learning rate, default {PLAN.lr}")
-    add("--reg", type=_positive, help=f"of svd: regularisation, default {PLAN.reg}")
-    add("--seed", type=_at_least(0), default=0,
+    add("--lr", type=positive, help=f"of svd: learning rate, default {PLAN.lr}")
+    add("--reg", type=positive, help=f"of svd: regularisation, default {PLAN.reg}")
+    add("--seed", type=at_least(0), default=0,
         help="the same seed and data give the same model, default %(default)s")  # fmt: skip
     add("--allow-missing-app-ratings", action="store_true",
         help="publish without app ratings even where the published model has some")  # fmt: skip
     add("--replace-real-model", action="store_true",
         help="let a model of the generated sample replace one of real ratings")  # fmt: skip
     return run(_work, parser.parse_args(argv))
-
-
-def _at_least(lowest: int) -> Callable[[str], int]:
-    """An argparse type: an integer from `lowest` to what NumPy takes as a seed."""
-
-    def integer(text: str) -> int:
-        if not (text.isdecimal() and lowest <= int(text) < 2**32):
-            raise argparse.ArgumentTypeError(f"{text!r} is no integer from {lowest} to {2**32 - 1}")
-        return int(text)
-
-    return integer
-
-
-def _positive(text: str) -> float:
-    """An argparse type: a finite number above zero."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
 
 
 def _parameters(args: argparse.Namespace) -> Parameters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -90,6 +91,28 @@ def folder(text: str) -> Path:
     if not text or (path.exists() and not path.is_dir()):
         raise argparse.ArgumentTypeError(f"{text!r} is no folder")
     return path
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """An argparse type: an integer from `lowest` to what NumPy takes as a seed."""
+
+    def integer(text: str) -> int:
+        if not (text.isdecimal() and lowest <= int(text) < 2**32):
+            raise argparse.ArgumentTypeError(f"{text!r} is no integer from {lowest} to {2**32 - 1}")
+        return int(text)
+
+    return integer
+
+
+def positive(text: str) -> float:
+    """An argparse type: a finite number above zero."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
 
 
 def catalog_path(text: str) -> str:
