@@ -5,7 +5,6 @@ Run it in `backend/`: python -m ml.build_collaborative
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
@@ -34,6 +33,7 @@ from .files import locked
 from .training import ALGORITHMS, PLAN, Parameters, make_fit
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     import pandas as pd
