@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 from .progress import progress_bar
@@ -30,6 +31,10 @@ RANK, CHAINS, SWEEPS, BURN_IN = 20, 4, 50, 10
 better than that of the same number of sweeps in one chain (benchmarks/RESULTS.md)."""
 
 POWER_ITERATIONS, OVERSAMPLING = 4, 20
+
+
+class _StoppedError(Exception):
+    """Another chain failed, or the user pressed Ctrl-C."""
 
 
 class Samples(NamedTuple):
@@ -77,30 +82,48 @@ def fit_bayesian(
     import joblib
     import numpy as np
     from surprise import SVD, AlgoBase
+    from threadpoolctl import threadpool_limits
 
     trainset.check()
     problem = _Problem(trainset)
+    kept, rows = sweeps - burn_in, rank + 2
+    samples = Samples(
+        np.empty(chains * kept),
+        np.empty((chains * kept, rows, trainset.n_users), np.float32),
+        np.empty((chains * kept, rows, trainset.n_items), np.float32),
+    )
+    stopped = Event()
     *chain_seeds, last_seed = np.random.SeedSequence(seed).spawn(chains + 1)
     with (
         progress_bar("sampling", " sweeps", chains * sweeps) as bar,
         ThreadPoolExecutor(min(chains, joblib.cpu_count())) as pool,
     ):
 
-        def sample(chain: int) -> Samples:
+        def sample(chain: int) -> None:
             def step(rmse: float, predict: Predict | None) -> None:
+                if stopped.is_set():
+                    raise _StoppedError
                 bar.set_postfix_str(f"RMSE {rmse:.4f}", refresh=False)
                 bar.update()
                 if watch and predict:
                     watch(chain, predict)
 
-            return problem.sample(chain_seeds[chain], rank, sweeps, burn_in, step)
+            own = slice(chain * kept, (chain + 1) * kept)
+            room = Samples(samples.constants[own], samples.users[own], samples.items[own])
+            problem.sample(chain_seeds[chain], sweeps, room, step)
 
-        parts = pool.map(sample, range(chains))
-        samples = Samples(*map(np.concatenate, zip(*parts, strict=True)))
+        try:
+            list(pool.map(sample, range(chains)))
+        except BaseException:  # Ctrl-C above all: the other chains are not waited for
+            stopped.set()
+            raise
     model = SVD(n_factors=factors, random_state=seed)
     AlgoBase.fit(model, trainset)
     counts = problem.user_counts, problem.item_counts
-    model.bu, model.bi, model.pu, model.qi = compile_samples(samples, counts, factors, last_seed)
+    with threadpool_limits(1):  # the number of threads moves sums in the last digits
+        model.bu, model.bi, model.pu, model.qi = compile_samples(
+            samples, counts, factors, last_seed
+        )
     return model
 
 
@@ -124,19 +147,25 @@ class _Problem:
     def sample(
         self,
         seed: np.random.SeedSequence,
-        rank: int,
         sweeps: int,
-        burn_in: int,
+        samples: Samples,
         step: Callable[[float, Predict | None], None],
-    ) -> Samples:
-        """One chain; all variances and means have the vague priors of Rendle 2012 (all ones)."""
+    ) -> None:
+        """One chain; all variances and means have the vague priors of Rendle 2012 (all ones).
+
+        Args:
+            seed: of all that is drawn.
+            sweeps: as many of the last as `samples` has room for go there.
+            samples: to be filled.
+            step: called after each sweep with the training RMSE and, of those, the sample.
+        """
         import numpy as np
 
         from .gibbs import compiled_side
 
         draw_side = compiled_side()
         rng = np.random.default_rng(seed)
-        n, factors = len(self.centred), rank + 2
+        n, factors = len(self.centred), samples.users.shape[1]
         sizes = len(self.user_counts), len(self.item_counts)
         user_weights, item_weights = (
             1 / np.sqrt(np.maximum(counts, 1)) for counts in (self.user_counts, self.item_counts)
@@ -145,7 +174,7 @@ class _Problem:
         by_item = self.item_starts, self.users
         # Users' own parameters, their rated films'; films' own, their raters'.
         groups = [np.zeros((factors, size)) for size in (*sizes, *sizes[::-1])]
-        groups[0][2:] = rng.normal(0, 0.1, (rank, sizes[0]))
+        groups[0][2:] = rng.normal(0, 0.1, (factors - 2, sizes[0]))
         users, items = groups[0].copy(), groups[2].copy()
         users[1], items[0] = 1, 1
         scratch = [np.empty((size, 4)) for size in sizes]
@@ -153,9 +182,7 @@ class _Problem:
         squares = float(np.sum(residual**2))
         means = np.zeros((4, factors))
         constant = 0.0
-        kept = sweeps - burn_in
-        constants = np.empty(kept)
-        samples = [np.empty((kept, factors, size), np.float32) for size in sizes]
+        burn_in = sweeps - len(samples.constants)
         for sweep in range(sweeps):
             noise_precision = 2 * rng.gamma((1 + n) / 2) / (1 + squares)
             means, precisions = _draw_priors(rng, groups, means)
@@ -176,11 +203,10 @@ class _Problem:
             )  # fmt: skip
             residual[self.to_item_order] = by_item_residual
             if sweep >= burn_in:
-                constants[sweep - burn_in] = constant
-                samples[0][sweep - burn_in], samples[1][sweep - burn_in] = users, items
+                samples.constants[sweep - burn_in] = constant
+                samples.users[sweep - burn_in], samples.items[sweep - burn_in] = users, items
             sample = partial(_predict_sample, self.mean + constant, users, items)
             step((squares / n) ** 0.5, sample if sweep >= burn_in else None)
-        return Samples(constants, *samples)
 
 
 def _predict_sample(
@@ -190,13 +216,10 @@ def _predict_sample(
     user_ids: NDArray[np.integer],
     item_ids: NDArray[np.integer],
 ) -> NDArray[np.float64]:
-    """See `training.Predict`; a bias alone where one of the two is not known."""
+    """See `training.Predict`."""
     import numpy as np
 
-    of_user, of_item = users[:, user_ids].copy(), items[:, item_ids].copy()
-    of_user[:, user_ids < 0] = np.eye(1, len(users), 1).T  # no bias, one times the item's
-    of_item[:, item_ids < 0] = np.eye(1, len(items), 0).T
-    products: NDArray[np.float64] = np.einsum("fn,fn->n", of_user, of_item)
+    products: NDArray[np.float64] = np.einsum("fn,fn->n", users[:, user_ids], items[:, item_ids])
     return constant + products
 
 
@@ -245,10 +268,12 @@ def compile_samples(
     biases, stacks, centres = [], [], []
     for side, arrays, count in ((0, samples.users, counts[0]), (1, samples.items, counts[1])):
         biases.append(arrays[:, side].mean(axis=0, dtype=np.float64))
-        stack = arrays[:, 2:].reshape(-1, arrays.shape[2]).T / np.float32(len(arrays) ** 0.5)
-        centre = np.average(stack, axis=0, weights=count).astype(np.float32)
-        stacks.append(stack - centre)
-        centres.append(centre.astype(np.float64))
+        stack = arrays[:, 2:].reshape(-1, arrays.shape[2])  # a copy: the biases are cut out
+        stack *= np.float32(len(arrays) ** -0.5)
+        centre = (stack @ (count / count.sum()).astype(np.float32))[:, None]
+        stack -= centre
+        stacks.append(stack.T)
+        centres.append(centre[:, 0].astype(np.float64))
     bu = biases[0] + stacks[0] @ centres[1]
     bi = biases[1] + stacks[1] @ centres[0]
     typical = np.average(bu, weights=counts[0])

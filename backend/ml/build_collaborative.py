@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--tune", type=at_least(1), metavar="N",
         help="try N sets of the SVD's parameters and train with the best")  # fmt: skip
     add("--tune-minutes", type=positive, metavar="M",
-        help=f"with --tune: begin no trial after so long, default {TUNE_MINUTES}")  # fmt: skip
+        help=f"with --tune: end the trials after so long, default {TUNE_MINUTES}")  # fmt: skip
     add("--factors", type=at_least(1), default=PLAN.factors,
         help="length of the film and user vectors, default %(default)s")  # fmt: skip
     add(
@@ -247,7 +247,7 @@ def _evaluate(
     _check_folds(FOLDS, combined, "--evaluate")
     if args.dataset == "ml-100k":
         movielens.fetch_splits(args.data_dir)
-    named = name_trainings(args.algorithm, parameters)
+    named = name_trainings(args.algorithm, parameters, tuned=bool(args.tune))
     fits = {name: make_fit(*training, args.seed) for name, training in named.items()}
     return {
         name: evaluate(combined, splits, fits)
@@ -271,8 +271,9 @@ def _report(
     _check_folds(FOLDS, combined, "--report")
     build = report.Build(
         mapped, movielens.read_titles(args.dataset, args.data_dir), combined, svd,
-        args.algorithm, parameters, args.seed,
-        hold_out(combined, args.algorithm, parameters, args.seed), evaluations,
+        args.algorithm, parameters, bool(args.tune), args.seed,
+        hold_out(combined, args.algorithm, parameters, args.seed, tuned=bool(args.tune)),
+        evaluations,
     )  # fmt: skip
     return report.render_report(build, report.read_facts(args.models_dir / release.REPORT_FILE))
 

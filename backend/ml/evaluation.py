@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     Fits = Mapping[str, Callable[[ArrayTrainset], SVD]]
 
-USERS_AT_ONCE = 512
+CELLS_AT_ONCE = 1 << 24
+"""Scores of users by films, at most, in memory together: 128 MiB."""
 BIASES, MEAN, POPULAR = "user and item biases", "global mean", "most rated"
 ALL, APP, MOVIELENS = "all users", "app users", "MovieLens users"
 
@@ -45,11 +46,13 @@ class Measures:
 
 @dataclass(frozen=True)
 class Score:
-    """One model on one group of users: the mean over the splits."""
+    """One model on one group of users: the mean over the splits that measure it."""
 
     model: str
     users: str
     measures: Measures
+    ratings: int
+    """Held out, over all splits."""
 
 
 class _HeldOut(NamedTuple):
@@ -91,11 +94,14 @@ def evaluate(
     scale = rating_scale(table["rating"])
     films = table["movie_id"].nunique()
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    counts: dict[str, int] = defaultdict(int)
     with progress_bar("evaluation", " fits", len(splits) * len(fits)) as bar:
         for split in splits:
             check_apart(table, split)
             trainset = make_trainset(table.iloc[split.train], scale)
             held_out = _hold_out(table.iloc[split.test], trainset)
+            for group, rows in held_out.groups.items():
+                counts[group] += int(rows.sum())
             measures: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
             for name, model in _models(trainset, fits):
                 if name != POPULAR:
@@ -108,8 +114,9 @@ def evaluate(
                 found.setdefault(key, []).append(values)
     scores = []
     for (model_name, users), folds in found.items():
-        means = {name: float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
-        scores.append(Score(model_name, users, Measures(**means)))
+        names = dict.fromkeys(name for fold in folds for name in fold)
+        means = {n: float(np.mean([fold[n] for fold in folds if n in fold])) for n in names}
+        scores.append(Score(model_name, users, Measures(**means), counts[users]))
     return scores
 
 
@@ -177,10 +184,11 @@ def _measure_ranking(
     liked = np.bincount(held_out.people[likes])[people]
     known = likes & (held_out.items >= 0)
     wanted = held_out.people[known] * np.int64(trainset.n_items) + held_out.items[known]
+    users_at_once = max(1, CELLS_AT_ONCE // trainset.n_items)
     top = np.concatenate(
         [
-            rank(model, inner[start : start + USERS_AT_ONCE])
-            for start in range(0, len(inner), USERS_AT_ONCE)
+            rank(model, inner[start : start + users_at_once])
+            for start in range(0, len(inner), users_at_once)
         ]
         or [np.empty((0, metrics.TOP), dtype=np.intp)]
     )

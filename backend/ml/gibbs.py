@@ -18,10 +18,10 @@ def sample_side(
 ) -> float:  # fmt: skip
     """Draw all of one side's parameters, users' or items', from their conditional distributions.
 
-    A rating is predicted by the inner product of a row of `mine` and one of `theirs`, where a row
-    of `mine` is own[r] + weights[r] * (the sum of seen[c] over what r rated). Given all others,
-    each parameter is normal (Rendle 2012, section 4.1); they are drawn one by one, factor after
-    factor, and `mine` and `residual` are kept up to date.
+    A rating is predicted by the inner product of a column of `mine` and one of `theirs`, where
+    that of `mine` is own[:, r] + weights[r] * (the sum of seen[:, c] over what r rated). Given all
+    others, each parameter is normal (Rendle 2012, section 4.1); they are drawn one by one, factor
+    after factor, and `mine` and `residual` are kept up to date.
 
     What is said of rows is said of users when users are drawn, and of items when items are.
 

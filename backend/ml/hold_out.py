@@ -29,7 +29,11 @@ class HoldOut:
     scores: list[Score]
     """This training first, then the plan's where that is another, then the baselines."""
     curves: list[list[float]]
-    """RMSE on them after each epoch; or for each chain, of the mean of its samples so far."""
+    """RMSE after each epoch; or for each chain, of the mean of its samples so far.
+
+    On the ratings whose user and film were trained on."""
+    known_rmse: float
+    """Of the trained model, on those."""
     ratings: NDArray[np.float64]
     """Those held out, (n,)."""
     predictions: NDArray[np.float64]
@@ -38,16 +42,32 @@ class HoldOut:
     """Which of them are of the app's users, (n,)."""
 
 
-def name_trainings(algorithm: str, parameters: Parameters) -> dict[str, tuple[str, Parameters]]:
+_KINDS = {
+    (True, True): ", tuned on these ratings",
+    (True, False): " as asked for",
+    (False, False): "",
+}
+
+
+def name_trainings(
+    algorithm: str, parameters: Parameters, *, tuned: bool
+) -> dict[str, tuple[str, Parameters]]:
     """What is to be trained, and the plan's SVD where that is another, by name for people."""
     named = {}
     if (algorithm, parameters) != ("svd", PLAN):
-        name = ALGORITHMS[algorithm] + (" as asked for" if algorithm == "svd" else "")
+        name = ALGORITHMS[algorithm] + _KINDS[algorithm == "svd", tuned]
         named[name] = algorithm, parameters
     return named | {ALGORITHMS["svd"]: ("svd", PLAN)}
 
 
-def hold_out(table: pd.DataFrame, algorithm: str, parameters: Parameters, seed: int) -> HoldOut:
+def hold_out(
+    table: pd.DataFrame,
+    algorithm: str,
+    parameters: Parameters,
+    seed: int,
+    *,
+    tuned: bool = False,
+) -> HoldOut:
     """Train on a ratings table but for a random fifth, and measure on that.
 
     Args:
@@ -55,6 +75,7 @@ def hold_out(table: pd.DataFrame, algorithm: str, parameters: Parameters, seed: 
         algorithm: see `training.ALGORITHMS`.
         parameters: of the training.
         seed: of the split and the training; the same one gives the same fifth.
+        tuned: whether the parameters were chosen by their error on these ratings.
     """
     from .svd import predict_pairs
 
@@ -65,25 +86,29 @@ def hold_out(table: pd.DataFrame, algorithm: str, parameters: Parameters, seed: 
     curves: dict[int, list[float]] = {}
     sums: dict[int, NDArray[np.float64]] = {}
     predictions: list[NDArray[np.float64]] = []
+    known_rmse: list[float] = []
 
     def fit_watched(trainset: ArrayTrainset) -> SVD:
-        pairs = trainset.find(test)
+        pairs = users, items = trainset.find(test)
+        known = (users >= 0) & (items >= 0)
 
         def watch(chain: int, predict: Predict) -> None:
             curve = curves.setdefault(chain, [])
-            found = predict(*pairs)
+            found = predict(users[known], items[known])
             if algorithm == "bayesian":
                 found = sums[chain] = sums.get(chain, 0) + found
                 found = found / (len(curve) + 1)
-            curve.append(metrics.rmse(found.clip(*scale) - ratings))
+            curve.append(metrics.rmse(found.clip(*scale) - ratings[known]))
 
         model = make_fit(algorithm, parameters, seed, watch)(trainset)
         predictions.append(predict_pairs(model, *pairs))
+        known_rmse.append(metrics.rmse((predictions[0] - ratings)[known]))
         return model
 
-    named = name_trainings(algorithm, parameters)
+    named = name_trainings(algorithm, parameters, tuned=tuned)
     fits = {name: make_fit(*training, seed) for name, training in named.items()}
     fits[next(iter(named))] = fit_watched
     scores = evaluate(table, [split], fits)
     of_app = is_app_user(test["user_id"].astype("str")).to_numpy()
-    return HoldOut(scores, [curves[n] for n in sorted(curves)], ratings, predictions[0], of_app)
+    lines = [curves[chain] for chain in sorted(curves)]
+    return HoldOut(scores, lines, known_rmse[0], ratings, predictions[0], of_app)

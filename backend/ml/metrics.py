@@ -16,12 +16,12 @@ LIKED = 4.0
 
 
 def rmse(errors: NDArray[np.float64]) -> float:
-    """Root of the mean squared error, in stars."""
+    """Root of the mean squared error, in stars (Herlocker et al. 2004, section 4.1)."""
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
 def mae(errors: NDArray[np.float64]) -> float:
-    """Mean absolute error, in stars."""
+    """Mean absolute error, in stars (Herlocker et al. 2004, section 4.1)."""
     return float(np.mean(np.abs(errors)))
 
 
@@ -50,7 +50,10 @@ def recall(hits: NDArray[np.bool_], liked: NDArray[np.integer]) -> NDArray[np.fl
 
 
 def hit(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """1 where a user's list has a liked film, else 0; their mean is the hit rate."""
+    """1 where a user's list has a liked film, else 0; their mean is the hit rate.
+
+    Deshpande and Karypis 2004, where a user has one held-out film; here there may be several.
+    """
     return np.asarray(hits.any(axis=1), dtype=np.float64)
 
 
@@ -60,7 +63,10 @@ def coverage(top: NDArray[np.integer], films: int) -> float:
 
 
 def popularity(top: NDArray[np.integer], ratings_per_film: NDArray[np.integer]) -> float:
-    """Mean number of training ratings of a recommended film; lower is less of the same."""
+    """Mean number of training ratings of a recommended film; lower is less of the same.
+
+    Average recommendation popularity (Yin et al. 2012), here over all places alike.
+    """
     return float(np.mean(ratings_per_film[top[top >= 0]]))
 
 
@@ -78,8 +84,17 @@ def top_films(
         Inner film ids, (users, places); -1 where a user has seen all others.
     """
     unseen = np.where(seen, -np.inf, scores)
-    order = np.argsort(-unseen, axis=1, kind="stable")[:, :places]
-    found = np.isfinite(np.take_along_axis(unseen, order, axis=1))
+    size = min(places, unseen.shape[1])
+    last = -np.partition(-unseen, size - 1, axis=1)[:, size - 1 : size]
+    chosen = unseen > last
+    ties = unseen == last
+    missing = size - chosen.sum(axis=1, keepdims=True)
+    chosen |= ties & (np.cumsum(ties, axis=1, dtype=np.int32) <= missing)
+    films = np.nonzero(chosen)[1].reshape(len(unseen), size)
+    values = np.take_along_axis(unseen, films, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    films = np.take_along_axis(films, order, axis=1)
+    found = np.isfinite(np.take_along_axis(unseen, films, axis=1))
     top = np.full((len(scores), places), -1, dtype=np.intp)
-    top[:, : order.shape[1]] = np.where(found, order, -1)
+    top[:, :size] = np.where(found, films, -1)
     return top

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .evaluation import ALL, BIASES
 from .ratings import is_app_user, table_hash
-from .summary import COLUMNS
+from .summary import COLUMNS, label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,6 +46,8 @@ class Build:
     svd: SVD
     algorithm: str
     parameters: Parameters
+    tuned: bool
+    """Whether the parameters were chosen by their error on these ratings."""
     seed: int
     hold_out: HoldOut
     evaluations: Mapping[str, Sequence[Score]]
@@ -87,7 +89,7 @@ def render_report(build: Build, previous: Mapping[str, Any] | None) -> str:
         charts=_charts(build, facts),
         tables={"a random fifth held out": build.hold_out.scores, **build.evaluations},
         columns=COLUMNS,
-        all_users=ALL,
+        label=label,
         biases=BIASES,
         films=_film_lists(build),
         users=list(_examples(build)),
@@ -130,6 +132,7 @@ def describe_facts(build: Build) -> dict[str, Any]:
         "scale": "{:g} to {:g} stars".format(*build.svd.trainset.rating_scale),
         "algorithm": build.algorithm,
         **parameters,
+        "parameters tuned on these ratings": build.tuned,
         "seed": build.seed,
         "RMSE held out": held_out.rmse,
         "NDCG@10 held out": held_out.ndcg,
@@ -175,18 +178,14 @@ def _charts(build: Build, facts: Mapping[str, Any]) -> dict[str, str]:
     groups = {name: ratings for name, ratings in groups.items() if len(ratings)}
     curve: tuple[float | None, list[str], str] = None, ["held out"], "epoch"
     if build.algorithm == "bayesian":
-        level = held_out.scores[0].measures.rmse
-        curve = level, ["one chain's mean", "mean of all chains"], "samples of the chain"
+        curve = held_out.known_rmse, ["one chain's mean", "the model"], "samples of the chain"
+    rankings = {name: found.ndcg for name, found in scores.items() if found.ndcg is not None}
     return {
+        "ndcg": charts.compare(rankings, "NDCG@10, more is better", digits=3) if rankings else "",
         "funnel": charts.funnel(stages),
         "rmse": charts.compare(
             {name: found.rmse for name, found in scores.items() if found.rmse is not None},
             "RMSE in stars, less is better",
-        ),
-        "ndcg": charts.compare(
-            {name: found.ndcg for name, found in scores.items() if found.ndcg is not None},
-            "NDCG@10, more is better",
-            digits=3,
         ),
         "curve": charts.curves(held_out.curves, *curve),
         "distribution": charts.distribution(groups, held_out.predictions),
@@ -271,6 +270,8 @@ def _value(value: object) -> str:
     """As a person reads it."""
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):

@@ -5,6 +5,7 @@ No test row's user and film are among the training rows: `check_apart` raises wh
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import InputError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .movielens import MappedRatings
+
+logger = logging.getLogger("ml.splits")
 
 FOLDS = 5
 REVEALED = 10
@@ -133,11 +136,15 @@ def all_splits(
             if all(file.is_file() for file in files):
                 parts = [grouplens(mapped, file, films) for file in files]
                 splits[name] = [Split(np.concatenate([train, app]), test) for train, test in parts]
-    if mapped.times is not None:
+    if mapped.times is not None and len(mapped.times):
         train, test = in_time(mapped.times)
         splits["the last tenth in time"] = [Split(np.concatenate([train, app]), test)]
     splits["new users"] = [new_users(table["user_id"], 0, seed)]
     splits[f"new users, {REVEALED} ratings known"] = [new_users(table["user_id"], REVEALED, seed)]
+    for name in list(splits):
+        if not all(len(train) and len(test) for train, test in splits[name]):
+            logger.warning("too few ratings to hold out: %s", name)
+            del splits[name]
     return splits
 
 

@@ -73,7 +73,7 @@ COLUMNS = {
 def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]:
     """A table for each way to hold ratings out, models by measures; columns stand in line."""
     scores = [score for table in evaluations.values() for score in table]
-    width = max(map(len, [*evaluations, *map(_label, scores)]), default=0)
+    width = max(map(len, [*evaluations, *map(label, scores)]), default=0)
     lines = []
     for name, table in evaluations.items():
         lines += [
@@ -82,14 +82,17 @@ def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]
         ]
         for score in table:
             values = (_value(getattr(score.measures, column), column) for column in COLUMNS)
-            lines.append(" ".join([f"{_label(score):{width}}", *values]).rstrip())
+            lines.append(" ".join([f"{label(score):{width}}", *values]).rstrip())
     return lines
 
 
-def _label(score: Score) -> str:
+def label(score: Score) -> str:
+    """The model, and of a group of users which, and from how many ratings it is known."""
     from .evaluation import ALL
 
-    return score.model if score.users == ALL else f"{score.model}, {score.users}"
+    if score.users == ALL:
+        return score.model
+    return f"{score.model}, {score.users} ({score.ratings:,})"
 
 
 def describe_tuning(
@@ -101,12 +104,14 @@ def describe_tuning(
         trials: those made, the best first.
         first: the set asked for.
         asked: how many trials were to be made.
-        minutes: after which none was begun.
+        minutes: after which none went on.
     """
+    from .tuning import FOLDS
+
     tried = f"{len(trials):,} sets"
     if len(trials) < asked:
         tried = f"{len(trials):,} of {asked:,} sets (the time was over: {minutes:g} min)"
-    lines = ["", f"Tuning    best of {tried}, mean RMSE over 3 folds"]
+    lines = ["", f"Tuning    best of {tried}, mean RMSE over {FOLDS} folds"]
     lines += [
         f"          {trial.rmse:.4f}  {trial.parameters.as_flags()}"
         + ("  (as asked for)" if trial.parameters == first else "")

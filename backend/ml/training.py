@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .trainset import ArrayTrainset
 
     Predict = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.float64]]
-    """Predictions (n,) of pairs of inner user and item ids, (n,) each, -1 where not known."""
+    """Predictions (n,) of pairs of inner user and item ids, (n,) each, not clipped or clipped."""
     Watch = Callable[[int, Predict], None]
     """Called after each epoch of the SVD, with 0 and the model so far; and of the Bayesian training
     with the chain's number and each of the samples whose mean is to be the model."""

@@ -43,7 +43,7 @@ def tune(
         table: a ratings table of at least `FOLDS` rows.
         first: always tried, so that the result is no worse on these folds.
         trials: how many sets, `first` among them.
-        seconds: no trial begins after so long; `first` is tried all the same.
+        seconds: no trial goes on after so long; `first` is tried to its end all the same.
         seed: of the sets, the folds and the training. Where time does not cut it short, the
             result is the same on any machine.
     """
@@ -64,12 +64,19 @@ def tune(
     started = time.monotonic()
 
     def run(parameters: Parameters) -> Trial | None:
-        if parameters is not first and time.monotonic() - started > seconds:
-            return None
+        def check_time(*_: object) -> None:
+            if parameters is not first and time.monotonic() - started > seconds:
+                raise TimeoutError
+
         errors = []
         for trainset, pairs, truth in folds:
             try:
-                model = fit_svd(trainset, **asdict(parameters), seed=seed, parallel=False)
+                check_time()
+                model = fit_svd(
+                    trainset, **asdict(parameters), seed=seed, parallel=False, watch=check_time
+                )
+            except TimeoutError:
+                return None
             except GateError:
                 return Trial(parameters, np.inf)
             errors.append(metrics.rmse(predict_pairs(model, *pairs) - truth))

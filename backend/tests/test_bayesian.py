@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from surprise.prediction_algorithms import matrix_factorization
+from threadpoolctl import threadpool_limits
 
 from ml.bayesian import Samples, compile_samples, fit_bayesian
 from ml.build_collaborative import save_models, train_svd_model
@@ -154,6 +155,16 @@ def test_the_model_is_a_genuine_svd_and_the_same_for_a_seed(
     save_models(other, trainset, str(tmp_path))
     loaded = joblib.load(f"{tmp_path}/svd_model.pkl")
     assert loaded.predict("ml_sample_1", 862) == other.predict("ml_sample_1", 862)
+
+
+def test_the_threads_of_blas_have_no_part_in_the_model(real_ratings: pd.DataFrame) -> None:
+    trainset = make_trainset(real_ratings.head(40_000))
+    models = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            models.append(fit_bayesian(trainset, factors=20, seed=0, chains=2, sweeps=4, burn_in=2))
+    for name in ("bu", "bi", "pu", "qi"):
+        np.testing.assert_array_equal(*(getattr(model, name) for model in models))
 
 
 def test_few_ratings_train_too() -> None:

@@ -12,7 +12,7 @@ from surprise.model_selection import KFold
 from ml import evaluation
 from ml.errors import InputError
 from ml.evaluation import ALL, APP, MOVIELENS, Measures, evaluate, fit_biases
-from ml.ratings import make_ratings
+from ml.ratings import combine, make_ratings
 from ml.sample import sample_ratings
 from ml.splits import Split, k_folds
 from ml.svd import fit_svd
@@ -138,5 +138,21 @@ def test_users_are_ranked_in_blocks_as_at_once(monkeypatch: pytest.MonkeyPatch) 
     table = sample_ratings()
     splits = list(k_folds(len(table), 5, 0))[:1]
     whole = evaluate(table, splits, {"SVD": make_fit("svd", PLAN, 0)})
-    monkeypatch.setattr(evaluation, "USERS_AT_ONCE", 7)
+    monkeypatch.setattr(evaluation, "CELLS_AT_ONCE", 7 * 124)
     assert evaluate(table, splits, {"SVD": make_fit("svd", PLAN, 0)}) == whole
+
+
+def test_a_few_app_ratings_are_measured_where_they_can_be() -> None:
+    """In most folds no app user has a held-out film they like, so there is no ranking there."""
+    table = sample_ratings().head(2000)
+    app = make_ratings(
+        ["x", "x", "y", "y", "z", "z"], [862, 603, 862, 11, 603, 11], [5, 1, 1, 1, 2, 2]
+    )
+    table = combine(table, app)
+    for seed in range(4):
+        splits = list(k_folds(len(table), 5, seed))
+        found = evaluate(table, splits, {"SVD": make_fit("svd", PLAN, 0)})
+        [score] = [one for one in found if (one.model, one.users) == ("SVD", APP)]
+        assert score.ratings == 6
+        assert score.measures.rmse is not None
+        assert score.measures.ndcg is not None

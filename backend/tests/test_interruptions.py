@@ -62,6 +62,29 @@ def test_ctrl_c_ends_with_one_clear_line_and_keeps_the_model(
     assert contents(models) == before
 
 
+def test_ctrl_c_while_sampling_does_not_wait_for_the_chains(start: Start, models: Path) -> None:
+    """Of four chains of 400 samples each, few samples come after it."""
+    code = (
+        "import numpy as np, pandas as pd; from ml.bayesian import fit_bayesian; "
+        "from ml.trainset import make_trainset; from ml.ratings import make_ratings; "
+        "r = np.random.default_rng(0); n = 300_000; "
+        "t = make_trainset(make_ratings(r.integers(0, 500, n).astype(str), "
+        "r.integers(1, 500, n), r.integers(1, 6, n))); "
+        "fit_bayesian(t, factors=10, seed=0, sweeps=400, burn_in=0, "
+        "watch=lambda *_: print('sample', flush=True))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == "sample\n"
+    rest, said = interrupt(process)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert rest.count("sample") < 200
+
+
 def test_ctrl_c_while_reading_app_ratings_keeps_the_model(
     start: Start, models: Path, supabase_server: SupabaseServer, movielens_archives: Path
 ) -> None:

@@ -72,3 +72,14 @@ def test_measures_agree_with_libraries_on_random_lists() -> None:
     errors = estimates - truth
     assert metrics.rmse(errors) == pytest.approx(accuracy.rmse(pairs, verbose=False))
     assert metrics.mae(errors) == pytest.approx(accuracy.mae(pairs, verbose=False))
+
+
+def test_the_best_films_are_those_of_a_full_stable_sort() -> None:
+    rng = np.random.default_rng(0)
+    for films in (3, 10, 11, 200):
+        scores = rng.integers(0, 6, (50, films)).astype(float)  # many ties
+        seen = rng.random((50, films)) < 0.4
+        found = metrics.top_films(scores, seen)
+        for row in range(50):
+            order = sorted(np.flatnonzero(~seen[row]), key=lambda i: (-scores[row, i], i))[:10]
+            assert found[row].tolist() == order + [-1] * (10 - len(order))

@@ -217,6 +217,26 @@ def test_without_titles_films_go_by_their_ids(run: Run, tmp_path: Path) -> None:
     assert "TMDB 101" in text_of(tmp_path)
 
 
+def test_a_report_without_a_ranking_and_of_tuned_parameters(run: Run, tmp_path: Path) -> None:
+    """Nobody likes anything: no ranking can be measured."""
+    own_set(tmp_path)
+    ratings = tmp_path / "ml-latest" / "ratings.csv"
+    lines = ratings.read_text(encoding="utf-8").splitlines()
+    low = [
+        re.sub(r",[\d.]+,(\d+)$", lambda m: f",{1 + int(m[1]) % 3},{m[1]}", line) for line in lines
+    ]
+    ratings.write_text("\n".join(low) + "\n", encoding="utf-8")
+    done = run(
+        "ml.build_collaborative", "--dataset", "ml-latest", "--report", "--catalog", "all",
+        "--tune", "2", "--data-dir", tmp_path, "--models-dir", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text = text_of(tmp_path)
+    assert "Rankings." not in text
+    assert "a little too good" in text
+    assert facts_of(tmp_path)["parameters tuned on these ratings"] is True
+
+
 def test_too_few_ratings_for_a_report_are_wrong_usage(run: Run, tmp_path: Path) -> None:
     joblib.dump([101], tmp_path / "catalog.pkl")
     own_set(tmp_path)
@@ -241,17 +261,17 @@ def test_what_is_held_out_is_scored_by_the_very_predictions_shown(algorithm: str
     assert not found.of_app.any()
     if algorithm == "svd":
         assert [len(curve) for curve in found.curves] == [PLAN.epochs]
-        assert found.curves[0][-1] == pytest.approx(found.scores[0].measures.rmse, abs=1e-12)
+        assert found.curves[0][-1] == pytest.approx(found.known_rmse, abs=1e-12)
     else:
         assert [len(curve) for curve in found.curves] == [40] * 4
         ends = [curve[-1] for curve in found.curves]
-        assert found.scores[0].measures.rmse < min(ends)  # several chains beat each of them
+        assert found.known_rmse < min(ends)  # several chains beat each of them
 
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_watching_changes_nothing_and_sees_the_model_of_each_epoch(*, parallel: bool) -> None:
     trainset = make_trainset(sample_ratings().head(3000))
-    users, items = np.array([0, 5, -1]), np.array([3, -1, 4])
+    users, items = np.array([0, 5, 1]), np.array([3, 0, 4])
     settings = {"factors": 4, "lr": 0.01, "reg": 0.02, "seed": 1, "parallel": parallel}
     seen: list[np.ndarray] = []
     watched = fit_svd(

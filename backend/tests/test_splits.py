@@ -11,7 +11,8 @@ import pytest
 from config import settings
 from ml import movielens
 from ml.errors import InputError
-from ml.ratings import make_ratings
+from ml.movielens import MappedRatings
+from ml.ratings import empty_ratings, make_ratings
 from ml.sample import sample_ratings
 from ml.splits import Split, all_splits, check_apart, in_time, k_folds, new_users
 
@@ -91,3 +92,21 @@ def test_grouplens_splits_of_ml_100k(
     [(past, future)] = splits["the last tenth in time"]
     assert mapped.times[past].max() < mapped.times[future].min()
     assert len(future) == pytest.approx(0.1 * len(table), abs=100)
+
+
+def test_what_cannot_be_held_out_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    """One app user, and no film of MovieLens in the catalog."""
+    app = make_ratings(["x"] * 6, range(1, 7), [3] * 6)
+    none = MappedRatings(
+        "ml-latest",
+        empty_ratings(),
+        0,
+        0,
+        0,
+        frozenset({1}),
+        pd.Series(dtype="Int64"),
+        np.array([]),
+    )
+    splits = all_splits(none, app, Path(), 0)
+    assert list(splits) == ["5 random folds"]
+    assert "too few ratings to hold out: new users" in caplog.text

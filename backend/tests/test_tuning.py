@@ -41,6 +41,16 @@ def test_time_ends_the_search_but_the_first_set_is_always_tried() -> None:
     assert only.parameters == QUICK
 
 
+def test_a_long_trial_ends_with_the_time() -> None:
+    """The sets drawn have 10 to 100 epochs: the first, of one, is over long before they are."""
+    table = sample_ratings()
+    first = Parameters(factors=2, epochs=1)
+    seconds = 0.3
+    trials = tune(table, first, 400, seconds, seed=1)
+    assert first in [trial.parameters for trial in trials]
+    assert len(trials) < 400
+
+
 def test_a_set_that_diverges_comes_last() -> None:
     wild = Parameters(factors=5, epochs=20, lr=10)
     with np.errstate(all="ignore"):
