@@ -53,6 +53,7 @@ def compare(values: Mapping[str, float], label: str, *, digits: int = 4) -> str:
     axes.set_xlim(low - 2 * margin, high + 2 * margin)
     axes.set_ylim(len(values) - 0.7, -0.8)
     axes.set_yticks([])
+    axes.locator_params("x", nbins=5)
     axes.set_xlabel(label)
     return _svg(figure)
 

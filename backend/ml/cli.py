@@ -170,6 +170,14 @@ def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         code, message = 1, f"{error.strerror or error}{where}"
+    except ModuleNotFoundError as error:
+        code, message = (
+            1,
+            (
+                f"the package {error.name} is not installed: use the Python of .venv, "
+                "or install requirements.txt"
+            ),
+        )
     except MemoryError as error:
         code, message = 1, f"not enough memory: {error}"
     else:

@@ -12,12 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .evaluation import ALL, BIASES
+from .evaluation import ALL, BIASES, POPULAR
+from .metrics import LIKED
 from .ratings import is_app_user, table_hash
 from .summary import COLUMNS, label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from surprise import SVD
@@ -60,8 +61,10 @@ class Film:
 
     tmdb_id: int
     title: str
-    number: float
-    """Ratings it has, or stars."""
+    ratings: int
+    """It has in the training."""
+    stars: float | None
+    """Given or predicted."""
 
 
 def render_report(build: Build, previous: Mapping[str, Any] | None) -> str:
@@ -74,6 +77,7 @@ def render_report(build: Build, previous: Mapping[str, Any] | None) -> str:
     import jinja2
 
     facts = describe_facts(build)
+    name = _name_films(build)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -90,9 +94,11 @@ def render_report(build: Build, previous: Mapping[str, Any] | None) -> str:
         tables={"a random fifth held out": build.hold_out.scores, **build.evaluations},
         columns=COLUMNS,
         label=label,
+        liked=LIKED,
         biases=BIASES,
-        films=_film_lists(build),
-        users=list(_examples(build)),
+        popular=POPULAR,
+        films=_film_lists(build, name),
+        users=_examples(build, name),
         most_listed=MOST_LISTED,
     )
 
@@ -173,7 +179,8 @@ def _charts(build: Build, facts: Mapping[str, Any]) -> dict[str, str]:
         ("the latest of each user and film", facts["ratings of MovieLens"]),
         ("with the app's own: trained on", facts["ratings"]),
     ]
-    groups = {"MovieLens": held_out.ratings[~held_out.of_app]}
+    source = "the sample" if facts["dataset"] == "sample" else "MovieLens"
+    groups = {source: held_out.ratings[~held_out.of_app]}
     groups["the app"] = held_out.ratings[held_out.of_app]
     groups = {name: ratings for name, ratings in groups.items() if len(ratings)}
     curve: tuple[float | None, list[str], str] = None, ["held out"], "epoch"
@@ -193,43 +200,38 @@ def _charts(build: Build, facts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _titles(build: Build) -> dict[int, str]:
-    """Title by TMDB id."""
+def _name_films(build: Build) -> Callable[..., Film]:
+    """What makes a `Film` of a TMDB id and perhaps stars."""
     ids = build.mapped.tmdb_ids.dropna()
-    found: dict[int, str] = {}
+    titles: dict[int, str] = {}
     for own, tmdb_id in zip(ids.index.tolist(), ids.tolist(), strict=True):
         if own in build.titles:
-            found.setdefault(tmdb_id, build.titles[own])
-    return found
+            titles.setdefault(tmdb_id, build.titles[own])
+    counts = build.table["movie_id"].value_counts().to_dict()
+
+    def name(tmdb_id: int, stars: float | None = None) -> Film:
+        return Film(tmdb_id, titles.get(tmdb_id, f"TMDB {tmdb_id}"), counts.get(tmdb_id, 0), stars)
+
+    return name
 
 
-def _film(titles: Mapping[int, str], tmdb_id: int, number: float = 0) -> Film:
-    return Film(tmdb_id, titles.get(tmdb_id, f"TMDB {tmdb_id}"), number)
-
-
-def _film_lists(build: Build) -> dict[str, Any]:
+def _film_lists(build: Build, name: Callable[..., Film]) -> dict[str, Any]:
     """The films with most, fewest and no ratings, and those that have no TMDB id."""
-    titles = _titles(build)
-    counts = build.table["movie_id"].value_counts(sort=False)
-    counts = counts.sort_index().sort_values(ascending=False, kind="stable")
-    listed = [
-        _film(titles, *pair) for pair in zip(counts.index.tolist(), counts.tolist(), strict=True)
-    ]
-    unrated = sorted((build.mapped.catalog or frozenset()) - set(counts.index))
+    rated = [name(film) for film in sorted(build.table["movie_id"].unique().tolist())]
+    rated.sort(key=lambda film: -film.ratings)
+    unrated = (build.mapped.catalog or frozenset()) - {film.tmdb_id for film in rated}
     blank = build.mapped.tmdb_ids.isna()
     unmapped = [build.titles.get(own, str(own)) for own in blank.index[blank].tolist()]
     return {
-        "most": listed[:TOP],
-        "fewest": listed[-TOP:][::-1],
-        "once": int((counts == 1).sum()),
-        "unrated": sorted(
-            (_film(titles, film) for film in unrated), key=lambda film: (film.title, film.tmdb_id)
-        ),
+        "most": rated[:TOP],
+        "fewest": rated[-TOP:][::-1],
+        "once": sum(film.ratings == 1 for film in rated),
+        "unrated": sorted(map(name, unrated), key=lambda film: (film.title, film.tmdb_id)),
         "unmapped": sorted(unmapped),
     }
 
 
-def _examples(build: Build) -> list[dict[str, Any]]:
+def _examples(build: Build, name: Callable[..., Film]) -> list[dict[str, Any]]:
     """Three of MovieLens's users, with few, some and many ratings: what they liked, and would."""
     import numpy as np
 
@@ -241,7 +243,6 @@ def _examples(build: Build) -> list[dict[str, Any]]:
     counts = counts[(counts > 0) & ~is_app_user(counts.index.to_series().astype("str"))]
     counts = counts.sort_index().sort_values(kind="stable")
     places = sorted({round(share * (len(counts) - 1)) for share in (0.1, 0.5, 0.9) if len(counts)})
-    titles = _titles(build)
     examples = []
     for user in counts.index[places]:
         own = table[table["user_id"] == user].sort_values("rating", ascending=False, kind="stable")
@@ -249,18 +250,14 @@ def _examples(build: Build) -> list[dict[str, Any]]:
         top = rank(build.svd, inner)[0]
         top = top[top >= 0]
         stars = predict_pairs(build.svd, np.repeat(inner, len(top)), top)
+        best = own.head(TOP)
+        films = [trainset.to_raw_iid(item) for item in top.tolist()]
         examples.append(
             {
                 "name": user,
                 "ratings": len(own),
-                "liked": [
-                    _film(titles, int(film), rating)
-                    for film, rating in zip(own["movie_id"], own["rating"], strict=True)
-                ][:TOP],
-                "recommended": [
-                    _film(titles, trainset.to_raw_iid(item), star)
-                    for item, star in zip(top.tolist(), stars.tolist(), strict=True)
-                ],
+                "liked": list(map(name, best["movie_id"].tolist(), best["rating"].tolist())),
+                "recommended": list(map(name, films, stars.tolist())),
             }
         )
     return examples

@@ -111,7 +111,7 @@ def describe_tuning(
     tried = f"{len(trials):,} sets"
     if len(trials) < asked:
         tried = f"{len(trials):,} of {asked:,} sets (the time was over: {minutes:g} min)"
-    lines = ["", f"Tuning    best of {tried}, mean RMSE over {FOLDS} folds"]
+    lines = ["", f"Tuning    best of {tried}, mean RMSE over {FOLDS} folds; rankings not looked at"]
     lines += [
         f"          {trial.rmse:.4f}  {trial.parameters.as_flags()}"
         + ("  (as asked for)" if trial.parameters == first else "")

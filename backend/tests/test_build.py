@@ -369,7 +369,7 @@ def test_tuning_trains_with_the_best_and_says_its_flags(run: Run, tmp_path: Path
     )  # fmt: skip
     assert done.returncode == 0
     first, *tried = done.stdout.strip().splitlines()[:4]
-    assert first == "Tuning    best of 3 sets, mean RMSE over 3 folds"
+    assert first == "Tuning    best of 3 sets, mean RMSE over 3 folds; rankings not looked at"
     assert tried[-1].endswith("--factors 7 --epochs 1 --lr 0.005 --reg 0.02  (as asked for)")
     best = tried[0].split("--factors ")[1].split()[0]
     assert joblib.load(tmp_path / "svd_model.pkl").n_factors == int(best)

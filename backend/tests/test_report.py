@@ -172,7 +172,7 @@ def test_the_report_says_what_changed_and_goes_with_its_model(run: Run, tmp_path
     assert "epochs 20 5" in text
     assert f"RMSE held out {first['RMSE held out']:.4g} {second['RMSE held out']:.4g}" in text
     assert "SVD as asked for" in text
-    assert "New users, 10 ratings known" in text
+    assert "new users, 10 ratings known" in text
     build()
     assert not (tmp_path / "report.html").exists()
     (tmp_path / "report.html").write_text('<script type="application/json" id="facts">{</script>')
