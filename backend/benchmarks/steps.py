@@ -1,7 +1,7 @@
 """Time the steps of one build on a dumped ratings table, in a process of its own.
 
 Run by benchmarks.bench: python -m benchmarks.steps draw TABLE RATINGS, to make the table, then
-python -m benchmarks.steps ours|plain TABLE, which prints JSON.
+python -m benchmarks.steps ours|bayesian|plain TABLE, which prints JSON.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ def draw(path: Path, ratings: int) -> None:
 def main(engine: str, path: Path) -> dict[str, float]:
     """Seconds of each step, and the peak memory of the process in MiB, table and imports too."""
     table = joblib.load(path)
-    steps = ours if engine == "ours" else plain
     with tempfile.TemporaryDirectory() as folder:
-        seconds = steps(table, Path(folder))
+        if engine == "plain":
+            seconds = plain(table, Path(folder))
+        else:
+            seconds = ours(table, Path(folder), "svd" if engine == "ours" else engine)
     return {**seconds, "peak_mib": peak_mib()}
 
 
@@ -47,18 +49,18 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def ours(table: Any, folder: Path) -> dict[str, float]:
+def ours(table: Any, folder: Path, algorithm: str) -> dict[str, float]:
     """This project's steps; its loop is compiled before the clock starts."""
     from ml.release import publish
-    from ml.svd import fit_svd
+    from ml.training import PLAN, make_fit
     from ml.trainset import make_trainset
 
-    parameters: dict[str, Any] = {"factors": 100, "lr": 0.005, "reg": 0.02, "seed": 0}
-    fit_svd(make_trainset(table.head(100)), epochs=1, **parameters)
+    fit = make_fit(algorithm, PLAN, 0)
+    fit(make_trainset(table.head(100)))
     clock = Clock()
     trainset = make_trainset(table)
     clock.lap("trainset")
-    model = fit_svd(trainset, epochs=20, **parameters)
+    model = fit(trainset)
     clock.lap("fit")
     publish(model, trainset, folder)
     clock.lap("dump")
