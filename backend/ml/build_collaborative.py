@@ -30,6 +30,7 @@ from .cli import (
 )
 from .errors import SourceError, UsageError
 from .files import locked
+from .gate import Check, keep_real_model, refuse_or_pass
 from .training import ALGORITHMS, PLAN, Parameters, make_fit
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from surprise import SVD, Trainset
 
     from .evaluation import Score
+    from .hold_out import HoldOut
 
 TUNE_MINUTES = 10
 logger = logging.getLogger("ml.build_collaborative")
@@ -144,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the same seed and data give the same model, default %(default)s")  # fmt: skip
     add("--allow-missing-app-ratings", action="store_true",
         help="publish without app ratings even where the published model has some")  # fmt: skip
+    add("--force-publish", action="store_true",
+        help="publish a model that is not fit to be")  # fmt: skip
     add("--replace-real-model", action="store_true",
         help="let a model of the generated sample replace one of real ratings")  # fmt: skip
     return run(_work, parser.parse_args(argv))
@@ -174,7 +178,7 @@ def _work(args: argparse.Namespace) -> None:
         if args.dataset == "sample":
             app_ratings = ratings.empty_ratings()
             if not args.replace_real_model:
-                _keep_real_model(args.models_dir)
+                keep_real_model(args.models_dir)
         else:
             app_ratings = read_app_ratings_or_stop(args.models_dir, args.allow_missing_app_ratings)
         combined = combine_ratings(mapped.ratings, app_ratings)
@@ -191,16 +195,19 @@ def _work(args: argparse.Namespace) -> None:
         svd, trainset = train_svd_model(
             combined, algorithm=args.algorithm, **asdict(parameters), seed=args.seed
         )
-        sanity = _predict_known_pair(svd, combined)
+        published = release.read_published(args.models_dir)
+        held_out, checks = _judge(args, combined, svd, parameters, published)
         page = None
-        if args.report:
-            page = _report(args, mapped, combined, svd, parameters, evaluations)
+        if args.report and held_out:
+            page = _report(args, mapped, combined, svd, parameters, held_out, evaluations)
+        if not args.force_publish:
+            refuse_or_pass(checks, svd, trainset, args.models_dir, page)
         files = release.publish(svd, trainset, args.models_dir, page)
     if args.quiet:  # only what was asked for by --tune, --evaluate and --cv
         lines += ["", *summary.describe_errors(scores)] if scores else []
     else:
         seconds = time.monotonic() - started
-        lines += summary.describe_build(mapped, combined, scores, sanity, files, seconds)
+        lines += summary.describe_build(mapped, combined, svd, scores, checks, files, seconds)
         if args.dataset == "sample":
             lines += summary.describe_demo(svd, combined)
     if lines:
@@ -255,25 +262,48 @@ def _evaluate(
     }
 
 
+def _judge(
+    args: argparse.Namespace,
+    combined: pd.DataFrame,
+    svd: SVD,
+    parameters: Parameters,
+    published: release.Published | None,
+) -> tuple[HoldOut | None, list[Check]]:
+    """What a held-out fifth says of the training, and what speaks for and against the model."""
+    from .gate import check_model, too_few
+    from .hold_out import hold_out
+
+    few = too_few(combined)
+    if few:
+        if args.report:
+            raise UsageError(f"--report needs more: {few}")
+        return None, [Check(passed=False, text=few)]
+    held_out = hold_out(
+        combined, args.algorithm, parameters, args.seed, tuned=bool(args.tune), ranking=args.report
+    )
+    if args.allow_missing_app_ratings or (
+        published and published.is_sample != (args.dataset == "sample")
+    ):
+        published = None  # fewer ratings are meant
+    app_users = combined["user_id"][ratings.is_app_user(combined["user_id"])].nunique()
+    return held_out, check_model(svd, held_out, app_users, published)
+
+
 def _report(
     args: argparse.Namespace,
     mapped: movielens.MappedRatings,
     combined: pd.DataFrame,
     svd: SVD,
     parameters: Parameters,
+    held_out: HoldOut,
     evaluations: dict[str, list[Score]],
 ) -> str:
-    """The page about the build; measures the training on a held-out fifth for it."""
+    """The page about the build."""
     from . import report
-    from .hold_out import hold_out
-    from .splits import FOLDS
 
-    _check_folds(FOLDS, combined, "--report")
     build = report.Build(
         mapped, movielens.read_titles(args.dataset, args.data_dir), combined, svd,
-        args.algorithm, parameters, bool(args.tune), args.seed,
-        hold_out(combined, args.algorithm, parameters, args.seed, tuned=bool(args.tune)),
-        evaluations,
+        args.algorithm, parameters, bool(args.tune), args.seed, held_out, evaluations,
     )  # fmt: skip
     return report.render_report(build, report.read_facts(args.models_dir / release.REPORT_FILE))
 
@@ -281,29 +311,6 @@ def _report(
 def _check_folds(folds: int, table: pd.DataFrame, flag: str) -> None:
     if folds > len(table):
         raise UsageError(f"{flag} asks for more folds than {len(table):,} ratings")
-
-
-def _keep_real_model(models_dir: Path) -> None:
-    """Refuse to go on where the published model is one of real ratings."""
-    published = release.read_published(models_dir)
-    if published and not published.is_sample:
-        raise UsageError(
-            f"{models_dir} holds a model of real ratings, and a sample would replace it: "
-            "name another folder with --models-dir, or pass --replace-real-model"
-        )
-
-
-def _predict_known_pair(svd: SVD, combined: pd.DataFrame) -> str:
-    """Predict the first rating, and say what came."""
-    known = combined.iloc[0]
-    prediction = svd.predict(known["user_id"], int(known["movie_id"]))
-    user = (
-        known["user_id"] if known["user_id"].startswith(ratings.NOT_APP_PREFIX) else "an app user"
-    )
-    return (
-        f"{user} gave film {known['movie_id']} {known['rating']:g} stars, "
-        f"predicted {prediction.est:.2f}"
-    )
 
 
 if __name__ == "__main__":

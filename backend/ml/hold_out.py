@@ -67,6 +67,7 @@ def hold_out(
     seed: int,
     *,
     tuned: bool = False,
+    ranking: bool = True,
 ) -> HoldOut:
     """Train on a ratings table but for a random fifth, and measure on that.
 
@@ -76,6 +77,7 @@ def hold_out(
         parameters: of the training.
         seed: of the split and the training; the same one gives the same fifth.
         tuned: whether the parameters were chosen by their error on these ratings.
+        ranking: whether to measure rankings, and the plan's SVD beside another training.
     """
     from .svd import predict_pairs
 
@@ -108,7 +110,9 @@ def hold_out(
     named = name_trainings(algorithm, parameters, tuned=tuned)
     fits = {name: make_fit(*training, seed) for name, training in named.items()}
     fits[next(iter(named))] = fit_watched
-    scores = evaluate(table, [split], fits)
+    if not ranking:
+        fits = dict([next(iter(fits.items()))])
+    scores = evaluate(table, [split], fits, ranking=ranking)
     of_app = is_app_user(test["user_id"].astype("str")).to_numpy()
     lines = [curves[chain] for chain in sorted(curves)]
     return HoldOut(scores, lines, known_rmse[0], ratings, predictions[0], of_app)

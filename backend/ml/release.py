@@ -29,6 +29,8 @@ REPORT_FILE = "report.html"
 class Published:
     """What is known of the published model, from its trainset's user ids."""
 
+    ratings: int
+    users: int
     app_users: int
     is_sample: bool
 
@@ -123,6 +125,8 @@ def read_published(models_dir: Path) -> Published | None:
             f"move {MODEL_FILE} and {TRAINSET_FILE} away to build anew"
         ) from None
     return Published(
+        ratings=trainset.n_ratings,
+        users=len(users),
         app_users=int(is_app_user(pd.Series(users, dtype="str")).sum()),
         is_sample=all(user.startswith(SAMPLE_PREFIX) for user in users),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import sample
 from .movielens import describe_coverage
-from .ratings import is_app_user
+from .ratings import NOT_APP_PREFIX, is_app_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from surprise import SVD
 
     from .evaluation import Score
+    from .gate import Check
     from .movielens import MappedRatings
     from .training import Parameters
     from .tuning import Trial
@@ -27,8 +28,9 @@ TOP = 5
 def describe_build(
     mapped: MappedRatings,
     combined: pd.DataFrame,
+    svd: SVD,
     scores: Sequence[Score],
-    sanity: str,
+    checks: Sequence[Check],
     files: Sequence[Path],
     seconds: float,
 ) -> list[str]:
@@ -45,7 +47,11 @@ def describe_build(
     if mapped.catalog is not None:
         lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog, mapped.dataset)}")
     lines += describe_errors(scores)
-    lines.append(f"Check     {sanity}")
+    lines.append(f"Check     {_describe_known_pair(svd, combined)}")
+    failed = [f"{check.text}: published by force" for check in checks if not check.passed]
+    lines.extend(
+        f"{'Gate' if not n else '':10}{text}" for n, text in enumerate(failed or [checks[0].text])
+    )
     lines.extend(
         f"{'Files' if not n else '':10}{_from_here(path)} ({path.stat().st_size / 1e6:.1f} MB)"
         for n, path in enumerate(files)
@@ -125,6 +131,17 @@ def _value(number: float | None, column: str) -> str:
     if number is None:
         return f"{'':>10}"
     return f"{number:10.1f}" if column == "popularity" else f"{number:10.4f}"
+
+
+def _describe_known_pair(svd: SVD, combined: pd.DataFrame) -> str:
+    """The first rating, and what is predicted for it."""
+    known = combined.iloc[0]
+    prediction = svd.predict(known["user_id"], int(known["movie_id"]))
+    user = known["user_id"] if known["user_id"].startswith(NOT_APP_PREFIX) else "an app user"
+    return (
+        f"{user} gave film {known['movie_id']} {known['rating']:g} stars, "
+        f"predicted {prediction.est:.2f}"
+    )
 
 
 def _from_here(path: Path) -> Path:
