@@ -195,7 +195,7 @@ def _work(args: argparse.Namespace) -> None:
         svd, trainset = train_svd_model(
             combined, algorithm=args.algorithm, **asdict(parameters), seed=args.seed
         )
-        published = release.read_published(args.models_dir)
+        published = None if args.force_publish else release.read_published(args.models_dir)
         held_out, checks = _judge(args, combined, svd, parameters, published)
         page = None
         if args.report and held_out:

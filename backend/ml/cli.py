@@ -54,6 +54,7 @@ def make_parser(module: str, description: str, exit_codes: str) -> argparse.Argu
         description=description,
         epilog=exit_codes,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # what a shortened flag means would change with the next flag
     )
     parser.add_argument(
         "--dataset",

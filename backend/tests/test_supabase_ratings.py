@@ -342,7 +342,8 @@ def app_build(
         }
         return run(
             "ml.build_collaborative", "--catalog", "all", "--data-dir", tmp_path / "data",
-            "--models-dir", tmp_path, "--epochs", "1", "--factors", "5", *args, **settings | env,
+            "--models-dir", tmp_path, "--epochs", "1", "--factors", "5", "--force-publish",
+            *args, **settings | env,
         )  # fmt: skip
 
     return build
@@ -408,4 +409,5 @@ def test_a_sample_with_app_users_in_it_is_not_a_sample(tmp_path: Path) -> None:
 
     both = combine(sample_ratings().head(100), make_ratings(["anna"], [11], [5]))
     save_models(*train_svd_model(both, epochs=1), str(tmp_path))
-    assert read_published(tmp_path) == Published(app_users=1, is_sample=False)
+    published = read_published(tmp_path)
+    assert published == Published(101, both["user_id"].nunique(), 1, is_sample=False)

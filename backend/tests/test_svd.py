@@ -176,7 +176,7 @@ def test_old_artifacts_of_plain_surprise_still_serve_and_are_judged(tmp_path: Pa
     plain = fit_plainly(sample_ratings().head(500))
     joblib.dump(plain, tmp_path / "svd_model.pkl")
     joblib.dump(plain.trainset, tmp_path / "cf_trainset.pkl")
-    assert read_published(tmp_path) == Published(app_users=0, is_sample=True)
+    assert read_published(tmp_path) == Published(500, plain.trainset.n_users, 0, is_sample=True)
     save_models(plain, plain.trainset, str(tmp_path / "again"))
     loaded = joblib.load(tmp_path / "again" / "svd_model.pkl")
     assert loaded.predict("ml_sample_1", 862) == plain.predict("ml_sample_1", 862)
