@@ -189,7 +189,8 @@ def test_titles_are_text_and_app_users_are_never_in_the_report(
     supabase_server.insert([(p, film, 3.5) for p in people for film in range(101, 121)])
     done = run(
         "ml.build_collaborative", "--dataset", "ml-latest", "--catalog", "all", "--report",
-        "--force-publish", "--algorithm", "bayesian", "--data-dir", tmp_path, "--models-dir", tmp_path,
+        "--force-publish", "--algorithm", "bayesian",
+        "--data-dir", tmp_path, "--models-dir", tmp_path,
         SUPABASE_URL=supabase_server.url, SUPABASE_SERVICE_ROLE_KEY=supabase_server.service_key,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
