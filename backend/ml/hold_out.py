@@ -42,6 +42,8 @@ class HoldOut:
     """Which of them are of the app's users, (n,)."""
 
 
+MOST = 1_000_000
+"""Ratings to judge a training by: more would take as long as the training itself, and longer."""
 _KINDS = {
     (True, True): ", tuned on these ratings",
     (True, False): " as asked for",
@@ -60,6 +62,21 @@ def name_trainings(
     return named | {ALGORITHMS["svd"]: ("svd", PLAN)}
 
 
+def sample_users(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """All rows of random users, at most `MOST` or those of one user; a smaller table as it is."""
+    import numpy as np
+
+    if len(table) <= MOST:
+        return table
+    codes = table["user_id"].cat.codes.to_numpy()
+    counts = np.bincount(codes)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    chosen = np.zeros(len(counts), dtype=bool)
+    chosen[order[: max(1, int((counts[order].cumsum() <= MOST).sum()))]] = True
+    rows = table[chosen[codes]].reset_index(drop=True)
+    return rows.assign(user_id=rows["user_id"].cat.remove_unused_categories())
+
+
 def hold_out(
     table: pd.DataFrame,
     algorithm: str,
@@ -71,6 +88,8 @@ def hold_out(
 ) -> HoldOut:
     """Train on a ratings table but for a random fifth, and measure on that.
 
+    Of a table of over `MOST` ratings, on those of as many random users as have so many together.
+
     Args:
         table: at least `splits.FOLDS` ratings.
         algorithm: see `training.ALGORITHMS`.
@@ -81,6 +100,7 @@ def hold_out(
     """
     from .svd import predict_pairs
 
+    table = sample_users(table, seed)
     split = next(k_folds(len(table), FOLDS, seed))
     test = table.iloc[split.test]
     ratings = test["rating"].to_numpy()

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from helpers import contents
 
+from ml import hold_out as hold_out_module
 from ml.build_collaborative import train_svd_model
 from ml.gate import check_model
 from ml.hold_out import hold_out
+from ml.ratings import combine, empty_ratings
 from ml.release import Published
 from ml.sample import film_titles, sample_ratings
 from ml.training import PLAN
@@ -80,6 +82,22 @@ def test_too_few_ratings_to_judge_by_are_refused(build: Run, tmp_path: Path) -> 
     assert asked.returncode == 2
     assert "--report needs more: " in asked.stderr
     assert build("--catalog", tmp_path / "catalog.pkl", "--force-publish").returncode == 0
+
+
+def test_a_large_table_is_judged_by_whole_users_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = combine(sample_ratings(), empty_ratings())
+    assert hold_out_module.sample_users(table, 0) is table
+    monkeypatch.setattr(hold_out_module, "MOST", 5000)
+    part = hold_out_module.sample_users(table, 0)
+    assert 4900 < len(part) <= 5000
+    assert part["user_id"].cat.categories.isin(part["user_id"].unique()).all()
+    whole = table[table["user_id"].isin(part["user_id"].unique())]
+    assert part.astype({"user_id": "str"}).to_numpy().tolist() == (
+        whole.astype({"user_id": "str"}).to_numpy().tolist()
+    )
+    assert len(hold_out(table, "svd", PLAN, 0, ranking=False).ratings) == -(-len(part) // 5)
+    monkeypatch.setattr(hold_out_module, "MOST", 1)
+    assert hold_out_module.sample_users(table, 0)["user_id"].nunique() == 1
 
 
 def test_each_side_of_a_model_is_looked_at() -> None:
