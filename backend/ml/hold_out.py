@@ -42,7 +42,7 @@ class HoldOut:
     """Which of them are of the app's users, (n,)."""
 
 
-MOST = 1_000_000
+MOST = 4_000_000
 """Ratings to judge a training by: more would take as long as the training itself, and longer."""
 _KINDS = {
     (True, True): ", tuned on these ratings",
