@@ -1,1 +1,3 @@
 """Collaborative filtering for the movie app."""
+
+__version__ = "0.1.0"

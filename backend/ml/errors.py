@@ -21,6 +21,26 @@ class InputError(MlError):
     exit_code = 3
 
 
+class ReleaseError(InputError):
+    """A models folder does not give what is asked of it; the base of the four below."""
+
+
+class MissingReleaseError(ReleaseError):
+    """There is no release."""
+
+
+class DamagedReleaseError(ReleaseError):
+    """A release's file is missing, cut, or not the one that was published."""
+
+
+class NewerReleaseError(ReleaseError):
+    """A release was written by a newer version of this project, in a form not known here."""
+
+
+class OtherVersionsError(ReleaseError):
+    """A release's pickles were made with other versions of the libraries than are installed."""
+
+
 class SourceError(MlError):
     """A source (MovieLens, Supabase) could not be reached or gave nothing usable."""
 

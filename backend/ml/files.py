@@ -6,7 +6,9 @@ import errno
 import hashlib
 import logging
 import os
-from contextlib import ExitStack, contextmanager
+import platform
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def replace_together(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
         OSError: the disk is full, the folder is read-only, and the like.
     """
     for path in paths:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             raise IsADirectoryError(errno.EISDIR, "a folder is in the place of a file", str(path))
     temporary = [path.with_name(f".{path.name}.tmp") for path in paths]
     try:
@@ -70,20 +72,30 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` (made if need be) for this process; wait, and say so, while another has it.
+    """Hold `folder` (made if need be) for this process; say whom it waits for, where it must.
 
     The lock is the operating system's, so it goes with a process that dies. The same thread may
-    take it again inside.
+    take it again inside. The lock's file says who has it, or had it last.
     """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.resolve() / ".lock", is_singleton=True)
+    path = folder.resolve() / ".lock"
+    lock = FileLock(path, is_singleton=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.warning("another process is writing to %s: waiting until it is done", folder)
+        with suppress(OSError, ValueError):
+            logger.warning(
+                "another process is writing to %s: waiting until it is done (%s)",
+                folder,
+                path.read_text(encoding="utf-8").strip(),
+            )
         lock.acquire()
+    if lock.lock_counter == 1:
+        now = datetime.now(UTC).isoformat(" ", "seconds")
+        with suppress(OSError):  # a full disk; it is for people to read
+            path.write_text(f"process {os.getpid()} on {platform.node()}, since {now}\n", "utf-8")
     try:
         yield
     finally:

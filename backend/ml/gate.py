@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import release
 from .errors import GateError, UsageError
 from .splits import FOLDS
 
@@ -13,19 +12,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-    from surprise import SVD, Trainset
+    from numpy.typing import NDArray
+    from surprise import SVD
 
     from .hold_out import HoldOut
-    from .release import Published
+    from .manifest import Counts
 
-REFUSED = "refused"
-"""Folder in the models folder."""
 ENOUGH = 20
 """Held-out ratings without which nothing can be said of errors."""
 LEAST_SPREAD = 0.01
 """Standard deviation of the predictions below which a model says the same to all, in stars."""
 MOST_LOST = 0.1
-"""Share of the ratings, users and app users that may be fewer than in the published model."""
+"""Share of the ratings, users and app ratings that may be fewer than in the published model."""
+MOST_WORSE = 0.01
+"""How much higher the RMSE may be than the published model's, in stars; seeds differ by 0.002."""
+ENOUGH_COMMON = 1000
+"""Ratings held out of both trainings, without which the two are not compared."""
 
 
 class Check(NamedTuple):
@@ -36,20 +38,28 @@ class Check(NamedTuple):
     """What was found and what is wanted, with the numbers."""
 
 
+class Published(NamedTuple):
+    """What is to be replaced."""
+
+    counts: Counts
+    held_out: NDArray[Any] | None
+    """See `hold_out.HoldOut.rows`; None where the release has none."""
+
+
 def check_model(
-    svd: SVD, held_out: HoldOut, app_users: int, published: Published | None
+    svd: SVD, held_out: HoldOut, counts: Counts, published: Published | None
 ) -> list[Check]:
     """Look at a model from all sides.
 
     On held-out ratings, the same training predicts better than user and item biases alone and does
-    not say the same to all; its factors are finite; and it does not know much less than the
-    published one.
+    not say the same to all; its factors are finite; and it neither knows much less than the
+    published one nor predicts much worse what was held out of both.
 
     Args:
         svd: the model, trained on all ratings.
         held_out: what the same training says of ratings that it has not seen.
-        app_users: of the app, in the training.
-        published: what is to be replaced; None where there is nothing.
+        counts: of the ratings that it was trained on.
+        published: what is to be replaced; None where there is nothing to compare with.
     """
     import numpy as np
 
@@ -72,19 +82,44 @@ def check_model(
         ),
     ]
     if published:
-        counts = {
-            "ratings": (svd.trainset.n_ratings, published.ratings),
-            "users": (svd.trainset.n_users, published.users),
-            "app users": (app_users, published.app_users),
-        }
-        checks += [
-            Check(
-                now >= (1 - MOST_LOST) * before,
-                f"{now:,} {name}, wanted {1 - MOST_LOST:.0%} of the published {before:,} at least",
-            )
-            for name, (now, before) in counts.items()
-        ]
+        checks += _compare_counts(counts, published.counts)
+        checks += _compare_errors(held_out, published.held_out)
     return checks
+
+
+def _compare_counts(now: Counts, before: Counts) -> list[Check]:
+    names = ("ratings", "users", "app_ratings")
+    pairs = {name.replace("_", " "): (getattr(now, name), getattr(before, name)) for name in names}
+    return [
+        Check(
+            found >= (1 - MOST_LOST) * then,
+            f"{found:,} {name}, wanted {1 - MOST_LOST:.0%} of the published {then:,} at least",
+        )
+        for name, (found, then) in pairs.items()
+    ]
+
+
+def _compare_errors(held_out: HoldOut, before: NDArray[Any] | None) -> list[Check]:
+    """This training and the published one on the ratings that both were kept from."""
+    import numpy as np
+
+    from .metrics import rmse
+
+    if before is None:
+        return []
+    _, here, there = np.intersect1d(held_out.pairs, before["pair"], return_indices=True)
+    if len(here) < ENOUGH_COMMON:
+        return []
+    ratings = held_out.ratings[here]
+    now = rmse(held_out.predictions[here] - ratings)
+    then = rmse(before["prediction"][there] - ratings)
+    return [
+        Check(
+            now <= then + MOST_WORSE,
+            f"RMSE {now:.4f} on {len(here):,} ratings held out then and now, "
+            f"wanted at most {MOST_WORSE:g} above the published model's {then:.4f}",
+        )
+    ]
 
 
 def too_few(table: pd.DataFrame) -> str:
@@ -94,32 +129,21 @@ def too_few(table: pd.DataFrame) -> str:
     return f"{len(table):,} ratings, wanted {ENOUGH * FOLDS} at least to judge a model by a fifth"
 
 
-def refuse_or_pass(
-    checks: Sequence[Check], svd: SVD, trainset: Trainset, models_dir: Path, report: str | None
-) -> None:
-    """Where a check failed, keep the build in the folder `refused` for a look, and stop.
-
-    Raises:
-        GateError: names what failed.
-    """
-    failed = [check.text for check in checks if not check.passed]
-    if not failed:
-        return
-    folder = models_dir / REFUSED
-    release.publish(svd, trainset, folder, report)
-    raise GateError(
-        f"refused to publish: {'; '.join(failed)}. What was published stays; the refused build is "
-        f"in {folder}. Mend the data or the parameters, or publish it by --force-publish"
+def describe_refusal(checks: Sequence[Check], folder: Path) -> GateError:
+    """The error that names what failed, and says where the refused build is."""
+    failed = "; ".join(check.text for check in checks if not check.passed)
+    return GateError(
+        f"refused to publish: {failed}. What was published stays; the refused build is in "
+        f"{folder}. Mend the data or the parameters, or publish it by --force-publish"
     )
 
 
-def keep_real_model(models_dir: Path) -> None:
+def keep_real_model(published: Counts | None, models_dir: Path) -> None:
     """Refuse to go on to a sample where the published model is one of real ratings.
 
     Raises:
         UsageError: it is.
     """
-    published = release.read_published(models_dir)
     if published and not published.is_sample:
         raise UsageError(
             f"{models_dir} holds a model of real ratings, and a sample would replace it: "

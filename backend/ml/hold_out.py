@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import metrics
 from .evaluation import evaluate
 from .ratings import is_app_user, rating_scale
-from .splits import FOLDS, k_folds
+from .splits import fixed_fifth, user_hashes
 from .training import ALGORITHMS, PLAN, make_fit
 
 if TYPE_CHECKING:
@@ -40,6 +40,16 @@ class HoldOut:
     """Of each of them, (n,)."""
     of_app: NDArray[np.bool_]
     """Which of them are of the app's users, (n,)."""
+    pairs: NDArray[np.uint64]
+    """Hash of the user and film of each of them, (n,)."""
+
+    def rows(self) -> NDArray[Any]:
+        """What a later build needs to compare with: hash and prediction of each, (n,)."""
+        import numpy as np
+
+        rows = np.empty(len(self.pairs), dtype=[("pair", "<u8"), ("prediction", "<f8")])
+        rows["pair"], rows["prediction"] = self.pairs, self.predictions
+        return rows
 
 
 MOST = 4_000_000
@@ -62,15 +72,18 @@ def name_trainings(
     return named | {ALGORITHMS["svd"]: ("svd", PLAN)}
 
 
-def sample_users(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """All rows of random users, at most `MOST` or those of one user; a smaller table as it is."""
+def sample_users(table: pd.DataFrame) -> pd.DataFrame:
+    """All rows of some users, at most `MOST` or those of one user; a smaller table as it is.
+
+    The users are those with the lowest hashes, so that they are much the same from day to day.
+    """
     import numpy as np
 
     if len(table) <= MOST:
         return table
     codes = table["user_id"].cat.codes.to_numpy()
     counts = np.bincount(codes)
-    order = np.random.default_rng(seed).permutation(len(counts))
+    order = np.argsort(user_hashes(table["user_id"].cat.categories), kind="stable")
     chosen = np.zeros(len(counts), dtype=bool)
     chosen[order[: max(1, int((counts[order].cumsum() <= MOST).sum()))]] = True
     rows = table[chosen[codes]].reset_index(drop=True)
@@ -86,22 +99,22 @@ def hold_out(
     tuned: bool = False,
     ranking: bool = True,
 ) -> HoldOut:
-    """Train on a ratings table but for a random fifth, and measure on that.
+    """Train on a ratings table but for a fifth (see `splits.fixed_fifth`), and measure on that.
 
-    Of a table of over `MOST` ratings, on those of as many random users as have so many together.
+    Of a table of over `MOST` ratings, on those of as many users as have so many together.
 
     Args:
-        table: at least `splits.FOLDS` ratings.
+        table: enough ratings that a fifth of them is some.
         algorithm: see `training.ALGORITHMS`.
         parameters: of the training.
-        seed: of the split and the training; the same one gives the same fifth.
+        seed: of the training.
         tuned: whether the parameters were chosen by their error on these ratings.
         ranking: whether to measure rankings, and the plan's SVD beside another training.
     """
     from .svd import predict_pairs
 
-    table = sample_users(table, seed)
-    split = next(k_folds(len(table), FOLDS, seed))
+    table = sample_users(table)
+    split, pairs = fixed_fifth(table)
     test = table.iloc[split.test]
     ratings = test["rating"].to_numpy()
     scale = rating_scale(table["rating"])
@@ -135,4 +148,4 @@ def hold_out(
     scores = evaluate(table, [split], fits, ranking=ranking)
     of_app = is_app_user(test["user_id"].astype("str")).to_numpy()
     lines = [curves[chain] for chain in sorted(curves)]
-    return HoldOut(scores, lines, known_rmse[0], ratings, predictions[0], of_app)
+    return HoldOut(scores, lines, known_rmse[0], ratings, predictions[0], of_app, pairs[split.test])

@@ -53,6 +53,15 @@ class MappedRatings:
     times: NDArray[np.integer] | None = None
     """Of each row of `ratings`, seconds since 1970; the sample has none."""
 
+    def dropped(self) -> dict[str, int]:
+        """How many of the set's ratings were left out, by reason (no zero counts)."""
+        counts = {
+            "the film has no TMDB id": self.loaded - self.mapped,
+            "the film is not in the catalog": self.mapped - self.in_catalog,
+            "the same user rated the film again": self.in_catalog - len(self.ratings),
+        }
+        return {reason: count for reason, count in counts.items() if count}
+
     def describe(self) -> list[str]:
         """What a person wants to know of it, a line each."""
         table = self.ratings

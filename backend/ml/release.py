@@ -1,132 +1,273 @@
-"""Publish the two artifacts whole, and look at what is published."""
+"""One release: writing it whole, and reading it so that not a byte is unpickled unverified."""
 
 from __future__ import annotations
 
 import copy
-import logging
-from dataclasses import dataclass
+import hashlib
+import os
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from .errors import InputError, MlError
-from .files import locked, replace_together
-from .ratings import is_app_user
-from .sample import USER_PREFIX as SAMPLE_PREFIX
+from .arrays import NAMES, model_arrays
+from .errors import DamagedReleaseError, InputError, OtherVersionsError, ReleaseError
+from .files import CHUNK, sha256, sync_folder
+from .live import DEFAULT_MODELS_DIR, MODEL_FILE, REPORT_FILE, TRAINSET_FILE, live_folder
+from .manifest import MANIFEST_FILE, read_manifest, write_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
     from surprise import SVD, Trainset
 
-logger = logging.getLogger("ml.release")
+T = TypeVar("T")
 
-DEFAULT_MODELS_DIR = Path(__file__).parent / "models"
-MODEL_FILE = "svd_model.pkl"
-TRAINSET_FILE = "cf_trainset.pkl"
-REPORT_FILE = "report.html"
-
-
-@dataclass(frozen=True)
-class Published:
-    """What is known of the published model, from its trainset's user ids."""
-
-    ratings: int
-    users: int
-    app_users: int
-    is_sample: bool
+ARRAYS = "arrays"
+HELD_OUT_FILE = "held_out.npy"
+"""What the same training says of the fifth of ratings that is always held out, see `hold_out`."""
 
 
-def artifact_paths(models_dir: Path) -> list[Path]:
-    """The model's file, then the trainset's: the order they are put in place."""
-    return [models_dir / MODEL_FILE, models_dir / TRAINSET_FILE]
+def write_release(
+    parent: Path,
+    draft: Mapping[str, Any],
+    svd: SVD,
+    trainset: Trainset,
+    *,
+    report: str | None = None,
+    held_out: NDArray[Any] | None = None,
+) -> Path:
+    """Write a release to the folder `parent/ID`, which is there once it is whole on the disk.
 
-
-def check_place(models_dir: Path) -> None:
-    """Make `models_dir` if need be, and see that artifacts can be written there.
-
-    Raises:
-        MlError: they cannot.
-    """
-    folder_in_place = next((path for path in artifact_paths(models_dir) if path.is_dir()), None)
-    if folder_in_place:
-        raise MlError(f"a folder is in the place of a file, move it away: {folder_in_place}")
-    try:
-        models_dir.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=models_dir):
-            pass
-    except OSError as error:
-        raise MlError(
-            f"{models_dir} cannot be written ({error.strerror}): "
-            "make it a folder that can be, or name another with --models-dir"
-        ) from None
-
-
-def publish(
-    svd: SVD, trainset: Trainset, models_dir: Path, report: str | None = None
-) -> list[Path]:
-    """Write both artifacts under their final names once both are whole on the disk.
-
-    And the report with them; without one, that of the model they replace is removed.
-
-    Returns:
-        Their paths.
+    Args:
+        parent: of the release's folder; made if need be.
+        draft: see `manifest.draft_manifest`; the files are added to it.
+        svd: the model.
+        trainset: what it was trained on, with its ratings.
+        report: the page about the build.
+        held_out: see `hold_out.HoldOut.rows`.
 
     Raises:
-        InputError: the trainset is that of a loaded model, without its ratings.
-        OSError: they could not be written; what was there is untouched.
+        InputError: the trainset is that of a loaded model, without its ratings; or its ids are of
+            other types than a release can hold.
+        OSError: it could not be written; nothing of it is left.
     """
     import joblib
+    import numpy as np
 
+    build_id: str = draft["build_id"]
+    slim, rows = _with_id(svd, build_id), _with_id(trainset, build_id)
+    slim.trainset = _with_id(_without_ratings(trainset), build_id)
+    arrays = model_arrays(svd, trainset)
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = parent / f".{build_id}.tmp"
+    try:
+        (temporary / ARRAYS).mkdir(parents=True)
+        joblib.dump(slim, temporary / MODEL_FILE)
+        joblib.dump(rows, temporary / TRAINSET_FILE)
+        for name, array in arrays.items():
+            np.save(temporary / ARRAYS / f"{name}.npy", array, allow_pickle=False)
+        if held_out is not None:
+            np.save(temporary / HELD_OUT_FILE, held_out, allow_pickle=False)
+        if report is not None:
+            (temporary / REPORT_FILE).write_text(report, encoding="utf-8")
+        paths = sorted(path for path in temporary.rglob("*") if path.is_file())
+        entries = [
+            {
+                "name": path.relative_to(temporary).as_posix(),
+                "bytes": path.stat().st_size,
+                "sha256": sha256(path),
+            }
+            for path in paths
+        ]
+        manifest = temporary / MANIFEST_FILE
+        manifest.write_bytes(write_manifest({**draft, "files": entries}))
+        for path in (*paths, manifest):
+            _sync_file(path)
+        sync_folder(temporary / ARRAYS)
+        sync_folder(temporary)
+        temporary.rename(parent / build_id)
+        sync_folder(parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(parent)
+        raise
+    return parent / build_id
+
+
+def _with_id(thing: T, build_id: str) -> T:
+    """A shallow copy that says which build it is of."""
+    twin = copy.copy(thing)
+    twin.build_id = build_id  # type: ignore[attr-defined]
+    return twin
+
+
+def _without_ratings(trainset: Trainset) -> Trainset:
+    """What the model's own file holds of it."""
     from .trainset import ArrayTrainset, IdTrainset
 
-    slim = copy.copy(svd)
     if isinstance(trainset, ArrayTrainset):
-        slim.trainset = trainset.without_ratings()
-    elif isinstance(trainset, IdTrainset):
+        return trainset.without_ratings()
+    if isinstance(trainset, IdTrainset):
         raise InputError("this trainset has no ratings: give the one from cf_trainset.pkl")
-    paths = artifact_paths(models_dir)
-    page = models_dir / REPORT_FILE
-    if report is not None:
-        paths.append(page)
-    with locked(models_dir):
-        with replace_together(*paths) as (model_file, trainset_file, *rest):
-            joblib.dump(slim, model_file)
-            joblib.dump(trainset, trainset_file)
-            for file in rest:
-                file.write((report or "").encode())
-        if report is None:
-            page.unlink(missing_ok=True)
-    for path in paths:
-        logger.info("wrote %s (%s bytes)", path, f"{path.stat().st_size:,}")
-    return paths
+    return trainset
 
 
-def read_published(models_dir: Path) -> Published | None:
-    """What the published model's trainset says; None where nothing is published.
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
-    After a crash between the two files the model is the newer one, so it is asked first.
+
+def read_live(models_dir: Path, read: Callable[[Path], T]) -> T:
+    """What `read` says of the live release's folder.
+
+    It is asked again where it fails while another release is made live: the one that it was
+    reading may have been removed.
 
     Raises:
-        InputError: something is there, but what it is cannot be read.
+        ReleaseError: see `live.live_folder`; or from `read`.
     """
-    import joblib
-    import pandas as pd
+    while True:
+        folder = live_folder(models_dir)
+        try:
+            return read(folder)
+        except ReleaseError:
+            if live_folder(models_dir) == folder:
+                raise
 
-    path = next((p for p in artifact_paths(models_dir) if p.is_file()), None)
-    if path is None:
-        return None
+
+def verify_release(folder: Path) -> dict[str, Any]:
+    """The manifest of the release in `folder`, once all of its files have their sizes and hashes.
+
+    Raises:
+        ReleaseError: they have not; or see `manifest.read_manifest`.
+    """
+    manifest = read_manifest(folder)
+    for entry in manifest["files"]:
+        with open_verified(folder, manifest, entry["name"]):
+            pass
+    return manifest
+
+
+@contextmanager
+def open_verified(folder: Path, manifest: Mapping[str, Any], name: str) -> Iterator[BinaryIO]:
+    """A file of a release, open at its start, once its content has the manifest's hash.
+
+    Raises:
+        DamagedReleaseError: it is missing, cut, or another.
+    """
+    path = folder / name
+    advice = "go back to another release with --rollback, or build anew"
+    entry = next((entry for entry in manifest["files"] if entry["name"] == name), None)
+    if entry is None:
+        raise DamagedReleaseError(f"{folder / MANIFEST_FILE} does not name {name}: {advice}")
     try:
-        found: Any = joblib.load(path)
-        trainset = getattr(found, "trainset", found)
-        users = [str(trainset.to_raw_uid(inner)) for inner in trainset.all_users()]
-    except Exception as error:  # a broken pickle can raise anything
-        raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {error!s:.80}), "
-            "so what is published is unknown: "
-            f"move {MODEL_FILE} and {TRAINSET_FILE} away to build anew"
-        ) from None
-    return Published(
-        ratings=trainset.n_ratings,
-        users=len(users),
-        app_users=int(is_app_user(pd.Series(users, dtype="str")).sum()),
-        is_sample=all(user.startswith(SAMPLE_PREFIX) for user in users),
-    )
+        file = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise DamagedReleaseError(f"{path} is missing: {advice}") from None
+    with file:
+        size, expected = os.fstat(file.fileno()).st_size, entry["bytes"]
+        if size != expected:
+            raise DamagedReleaseError(
+                f"{path} has {size:,} bytes, published were {expected:,}: {advice}"
+            )
+        digest = hashlib.sha256()
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+        if digest.hexdigest() != entry["sha256"]:
+            raise DamagedReleaseError(
+                f"{path} is not the file that was published (another SHA-256): {advice}"
+            )
+        file.seek(0)
+        yield file
+
+
+def load_models(models_dir: str | Path | None = None) -> tuple[SVD, Trainset]:
+    """The live model and its trainset, of one build, each verified before it is unpickled.
+
+    A pickle is code, and a hash says only that it is the one that the manifest beside it names:
+    load your own builds alone.
+
+    Args:
+        models_dir: default `ml/models`; or the folder of one release.
+
+    Raises:
+        MissingReleaseError: there is none.
+        DamagedReleaseError: a file is missing, cut, or another than was published.
+        NewerReleaseError: see `manifest.read_manifest`.
+        OtherVersionsError: the pickles were made with libraries that are not those installed.
+    """
+    return read_live(Path(models_dir or DEFAULT_MODELS_DIR), _load_pickles)
+
+
+def _load_pickles(folder: Path) -> tuple[SVD, Trainset]:
+    import joblib
+
+    manifest = read_manifest(folder)
+    check_versions(folder, manifest)
+    with open_verified(folder, manifest, MODEL_FILE) as file:
+        svd = joblib.load(file)
+    with open_verified(folder, manifest, TRAINSET_FILE) as file:
+        trainset = joblib.load(file)
+    return svd, trainset
+
+
+def check_versions(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse pickles made with another scikit-surprise, or another major version of NumPy.
+
+    Raises:
+        OtherVersionsError: they are.
+    """
+    from importlib.metadata import version
+
+    made = manifest["versions"]
+    for library, parts in (("scikit-surprise", 3), ("numpy", 1)):
+        here, then = version(library), str(made.get(library))
+        if here.split(".")[:parts] != then.split(".")[:parts]:
+            raise OtherVersionsError(
+                f"{folder} was pickled with {library} {then}, and {here} is installed: install "
+                f"{library}=={then}, build anew, or use its plain arrays, which any NumPy reads"
+            )
+
+
+def read_held_out(folder: Path) -> NDArray[Any] | None:
+    """What the release in `folder` keeps of its held-out fifth; None where it keeps nothing.
+
+    Raises:
+        ReleaseError: see `open_verified` and `manifest.read_manifest`.
+    """
+    import numpy as np
+
+    manifest = read_manifest(folder)
+    if HELD_OUT_FILE not in {entry["name"] for entry in manifest["files"]}:
+        return None
+    with open_verified(folder, manifest, HELD_OUT_FILE) as file:
+        rows: NDArray[Any] = np.load(file, allow_pickle=False)
+    return rows
+
+
+def load_arrays(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]:
+    """The arrays of the release in `folder`, verified; see `arrays.model_arrays`.
+
+    Args:
+        folder: of the release.
+        mmap: whether to leave them on the disk until they are used, shared between processes.
+
+    Raises:
+        ReleaseError: see `open_verified` and `manifest.read_manifest`.
+    """
+    import numpy as np
+
+    manifest = read_manifest(folder)
+    arrays = {}
+    for name in NAMES:
+        file_name = f"{ARRAYS}/{name}.npy"
+        with open_verified(folder, manifest, file_name) as file:
+            arrays[name] = (
+                np.load(folder / file_name, mmap_mode="r", allow_pickle=False)
+                if mmap
+                else np.load(file, allow_pickle=False)
+            )
+    return arrays

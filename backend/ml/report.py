@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 import re
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .evaluation import ALL, BIASES, POPULAR
 from .metrics import LIKED
-from .ratings import is_app_user, table_hash
+from .ratings import is_app_user
 from .summary import COLUMNS, label
 
 if TYPE_CHECKING:
@@ -26,18 +21,16 @@ if TYPE_CHECKING:
     from .evaluation import Score
     from .hold_out import HoldOut
     from .movielens import MappedRatings
-    from .training import Parameters
 
 TEMPLATE = "report.html.jinja"
 TOP = 10
 MOST_LISTED = 40
 """Films in a list that might be long; the rest is counted."""
-LIBRARIES = ("scikit-surprise", "numpy", "pandas", "numba")
 
 
 @dataclass(frozen=True)
-class Build:
-    """What a report is about."""
+class Content:
+    """What a report is about, besides the manifest."""
 
     mapped: MappedRatings
     titles: Mapping[int, str]
@@ -45,11 +38,6 @@ class Build:
     table: pd.DataFrame
     """All ratings trained on."""
     svd: SVD
-    algorithm: str
-    parameters: Parameters
-    tuned: bool
-    """Whether the parameters were chosen by their error on these ratings."""
-    seed: int
     hold_out: HoldOut
     evaluations: Mapping[str, Sequence[Score]]
     """Of --evaluate, by the way to hold out."""
@@ -67,16 +55,20 @@ class Film:
     """Given or predicted."""
 
 
-def render_report(build: Build, previous: Mapping[str, Any] | None) -> str:
+def render_report(
+    build: Content, manifest: Mapping[str, Any], previous: Mapping[str, Any] | None
+) -> str:
     """The page, whole in itself: no script, no network.
 
     Args:
         build: what it is about.
-        previous: the facts of the build to compare with, see `read_facts`.
+        manifest: of the build.
+        previous: manifest of the release to compare with.
     """
     import jinja2
 
-    facts = describe_facts(build)
+    facts = describe_facts(manifest)
+    then = None if previous is None else describe_facts(previous)
     name = _name_films(build)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -88,8 +80,8 @@ def render_report(build: Build, previous: Mapping[str, Any] | None) -> str:
     environment.filters["value"] = _value
     return environment.get_template(TEMPLATE).render(
         facts=facts,
-        changes=None if previous is None else list(_changes(previous, facts)),
-        previous=previous,
+        changes=None if then is None else list(_changes(then, facts)),
+        previous=then,
         charts=_charts(build, facts),
         tables={"a random fifth held out": build.hold_out.scores, **build.evaluations},
         columns=COLUMNS,
@@ -103,57 +95,43 @@ def render_report(build: Build, previous: Mapping[str, Any] | None) -> str:
     )
 
 
-def read_facts(page: Path) -> dict[str, Any] | None:
-    """The facts that the report at `page` keeps of its build; None where it has none."""
-    try:
-        text = page.read_text(encoding="utf-8")
-        found = re.search(r'<script type="application/json" id="facts">(.*?)</script>', text)
-        facts = json.loads(found.group(1)) if found else None
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None
-
-
-def describe_facts(build: Build) -> dict[str, Any]:
-    """What is kept of a build to compare the next with; nothing in it is a person's."""
-    mapped, table = build.mapped, build.table
-    app = is_app_user(table["user_id"])
-    catalog = mapped.catalog
-    parameters = asdict(build.parameters)
-    if build.algorithm != "svd":
-        parameters = {"factors": build.parameters.factors}
-    held_out = build.hold_out.scores[0].measures
+def describe_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says, in words for people; what it does not say is left out."""
+    data = manifest["data"]
+    app: dict[str, Any] = {}
+    movielens: dict[str, Any] = {}
+    for source in data["sources"]:
+        (app if source["name"] == "app" else movielens).update(source)
+    catalog = manifest["catalog"] or {}
+    held_out = (manifest["metrics"] or [{}])[0]
     facts: dict[str, Any] = {
-        "built": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dataset": mapped.dataset,
-        "ratings": len(table),
-        "ratings of MovieLens loaded": mapped.loaded,
-        "ratings with a TMDB id": mapped.mapped,
-        "ratings in the catalog": mapped.in_catalog,
-        "ratings of MovieLens": len(mapped.ratings),
-        "ratings of the app": int(app.sum()),
-        "users": table["user_id"].nunique(),
-        "users of the app": table.loc[app, "user_id"].nunique(),
-        "films": table["movie_id"].nunique(),
-        "scale": "{:g} to {:g} stars".format(*build.svd.trainset.rating_scale),
-        "algorithm": build.algorithm,
-        **parameters,
-        "parameters tuned on these ratings": build.tuned,
-        "seed": build.seed,
-        "RMSE held out": held_out.rmse,
-        "NDCG@10 held out": held_out.ndcg,
-        "python": platform.python_version(),
-        **{name: version(name) for name in LIBRARIES},
-        "ratings SHA-256": table_hash(table),
+        "release": manifest["build_id"],
+        "built": manifest["created"],
+        "dataset": movielens.get("name"),
+        "ratings": data["ratings"],
+        "ratings of MovieLens loaded": movielens.get("rows"),
+        **{f"left out: {why}": rows for why, rows in movielens.get("dropped", {}).items()},
+        "ratings of MovieLens": movielens.get("kept"),
+        "ratings of the app": data["app_ratings"],
+        **{f"left out of the app: {why}": rows for why, rows in app.get("dropped", {}).items()},
+        "users": data["users"],
+        "users of the app": data["app_users"],
+        "films": data["films"],
+        "films in the catalog": catalog.get("films"),
+        "films in the catalog with ratings": catalog.get("covered"),
+        "scale": "{:g} to {:g} stars".format(*manifest["model"]["rating_scale"]),
+        "algorithm": manifest["algorithm"],
+        **(manifest["parameters"] or {}),
+        "parameters tuned on these ratings": bool(manifest["tuning"]),
+        "seed": manifest["seed"],
+        "RMSE held out": held_out.get("rmse"),
+        "NDCG@10 held out": held_out.get("ndcg"),
+        **manifest["versions"],
+        "git commit": manifest["git_commit"],
+        "ratings SHA-256": data["table_sha256"],
+        "catalog SHA-256": catalog.get("sha256"),
     }
-    if catalog is not None:
-        ids = "".join(f"{film}\n" for film in sorted(catalog))
-        facts |= {
-            "films in the catalog": len(catalog),
-            "films in the catalog with ratings": len(catalog & set(table["movie_id"])),
-            "catalog SHA-256": hashlib.sha256(ids.encode()).hexdigest(),
-        }
-    return facts
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _changes(previous: Mapping[str, Any], facts: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -162,21 +140,21 @@ def _changes(previous: Mapping[str, Any], facts: Mapping[str, Any]) -> list[tupl
     return [
         (name, previous.get(name), facts.get(name))
         for name in names
-        if name != "built" and previous.get(name) != facts.get(name)
+        if name not in ("release", "built") and previous.get(name) != facts.get(name)
     ]
 
 
-def _charts(build: Build, facts: Mapping[str, Any]) -> dict[str, str]:
+def _charts(build: Content, facts: Mapping[str, Any]) -> dict[str, str]:
     from . import charts
 
     held_out = build.hold_out
     scores = {score.model: score.measures for score in held_out.scores if score.users == ALL}
-    loaded = f"in {facts['dataset']}"
+    mapped = build.mapped
     stages = [
-        (loaded, facts["ratings of MovieLens loaded"]),
-        ("under a TMDB id", facts["ratings with a TMDB id"]),
-        ("in the catalog", facts["ratings in the catalog"]),
-        ("the latest of each user and film", facts["ratings of MovieLens"]),
+        (f"in {mapped.dataset}", mapped.loaded),
+        ("under a TMDB id", mapped.mapped),
+        ("in the catalog", mapped.in_catalog),
+        ("the latest of each user and film", len(mapped.ratings)),
         ("with the app's own: trained on", facts["ratings"]),
     ]
     source = "the sample" if facts["dataset"] == "sample" else "MovieLens"
@@ -184,7 +162,7 @@ def _charts(build: Build, facts: Mapping[str, Any]) -> dict[str, str]:
     groups["the app"] = held_out.ratings[held_out.of_app]
     groups = {name: ratings for name, ratings in groups.items() if len(ratings)}
     curve: tuple[float | None, list[str], str] = None, ["held out"], "epoch"
-    if build.algorithm == "bayesian":
+    if facts["algorithm"] == "bayesian":
         curve = held_out.known_rmse, ["one chain's mean", "the model"], "samples of the chain"
     rankings = {name: found.ndcg for name, found in scores.items() if found.ndcg is not None}
     return {
@@ -200,7 +178,7 @@ def _charts(build: Build, facts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _name_films(build: Build) -> Callable[..., Film]:
+def _name_films(build: Content) -> Callable[..., Film]:
     """What makes a `Film` of a TMDB id and perhaps stars."""
     ids = build.mapped.tmdb_ids.dropna()
     titles: dict[int, str] = {}
@@ -215,7 +193,7 @@ def _name_films(build: Build) -> Callable[..., Film]:
     return name
 
 
-def _film_lists(build: Build, name: Callable[..., Film]) -> dict[str, Any]:
+def _film_lists(build: Content, name: Callable[..., Film]) -> dict[str, Any]:
     """The films with most, fewest and no ratings, and those that have no TMDB id."""
     rated = [name(film) for film in sorted(build.table["movie_id"].unique().tolist())]
     rated.sort(key=lambda film: -film.ratings)
@@ -231,7 +209,7 @@ def _film_lists(build: Build, name: Callable[..., Film]) -> dict[str, Any]:
     }
 
 
-def _examples(build: Build, name: Callable[..., Film]) -> list[dict[str, Any]]:
+def _examples(build: Content, name: Callable[..., Film]) -> list[dict[str, Any]]:
     """Three of MovieLens's users, with few, some and many ratings: what they liked, and would."""
     import numpy as np
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .evaluation import Score
     from .gate import Check
+    from .history import Listed
     from .movielens import MappedRatings
     from .training import Parameters
     from .tuning import Trial
@@ -32,6 +33,7 @@ def describe_build(
     scores: Sequence[Score],
     checks: Sequence[Check],
     files: Sequence[Path],
+    release: Path,
     seconds: float,
 ) -> list[str]:
     """Summary of a build: what it was trained on, how good it is, where it is."""
@@ -56,8 +58,39 @@ def describe_build(
         f"{'Files' if not n else '':10}{_from_here(path)} ({path.stat().st_size / 1e6:.1f} MB)"
         for n, path in enumerate(files)
     )
+    lines.append(f"Release   {release.name}")
     lines.append(f"Time      {seconds:.1f} s")
     return lines
+
+
+def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]:
+    """A table of the releases kept, the newest first; the live one is marked."""
+    if not releases:
+        return [f"no releases in {_from_here(models_dir)}"]
+    titles = "release", "ratings", "of the app", "users", "films", "RMSE", "algorithm"
+    lines = ["  {:22} {:>11} {:>11} {:>9} {:>7} {:>7}  {}".format(*titles)]
+    for listed in releases:
+        line = f"{'*' if listed.is_live else ' '} {listed.build_id:22}"
+        if listed.manifest is None:
+            lines.append(f"{line} {listed.problem}")
+            continue
+        data, metrics = listed.manifest["data"], listed.manifest["metrics"]
+        rmse = f"{metrics[0]['rmse']:.4f}" if metrics and "rmse" in metrics[0] else "-"
+        counts = (f"{data.get(name, 0):,}" for name in ("ratings", "app_ratings", "users", "films"))
+        marks = [listed.manifest.get("algorithm") or "unknown"]
+        marks += ["forced"] if (listed.manifest.get("gate") or {}).get("forced") else []
+        marks += ["rolled back"] if listed.rolled_back else []
+        row = "{:>11} {:>11} {:>9} {:>7}".format(*counts)
+        lines.append(f"{line} {row} {rmse:>7}  {', '.join(marks)}")
+    lines.append("* live. RMSE: of each build's own training on a fifth of the ratings held out")
+    return lines
+
+
+def describe_rollback(live: str, before: str | None) -> str:
+    """What became of a rollback."""
+    if live == before:
+        return f"release {live} is live already: nothing done"
+    return f"release {live} is live again, in place of {before}"
 
 
 def describe_errors(scores: Sequence[Score]) -> list[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from .errors import UsageError
+from .ratings import check_ratings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
     from surprise import SVD
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     Watch = Callable[[int, Predict], None]
     """Called after each epoch of the SVD, with 0 and the model so far; and of the Bayesian training
     with the chain's number and each of the samples whose mean is to be the model."""
+
+logger = logging.getLogger("ml.training")
 
 ALGORITHMS = {"svd": "SVD", "bayesian": "Bayesian"}
 """What people call them, by name."""
@@ -65,3 +70,36 @@ def make_fit(
 
         return partial(fit_bayesian, factors=parameters.factors, seed=seed, watch=watch)
     raise UsageError(f"algorithm {algorithm!r} is none of {', '.join(ALGORITHMS)}")
+
+
+def train(
+    table: pd.DataFrame, algorithm: str, parameters: Parameters, seed: int
+) -> tuple[SVD, ArrayTrainset]:
+    """A model of every row of a ratings table, and the trainset it was trained on.
+
+    Raises:
+        InputError: no ratings, or not a ratings table.
+        GateError: training diverged.
+    """
+    from .trainset import make_trainset
+
+    fit = make_fit(algorithm, parameters, seed)
+    trainset = make_trainset(check_ratings(table))
+    low, high = trainset.rating_scale
+    logger.info("training on %s ratings, scale %g to %g", f"{trainset.n_ratings:,}", low, high)
+    return fit(trainset), trainset
+
+
+def describe_parameters(algorithm: str, parameters: Parameters) -> dict[str, float]:
+    """Every parameter of a training but the seed, by name."""
+    if algorithm == "svd":
+        return asdict(parameters)
+    from . import bayesian
+
+    return {
+        "factors": parameters.factors,
+        "rank": bayesian.RANK,
+        "chains": bayesian.CHAINS,
+        "sweeps": bayesian.SWEEPS,
+        "burn_in": bayesian.BURN_IN,
+    }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from surprise import Trainset
 
+from .arrays import decode_texts, encode_texts
 from .errors import InputError
 from .ratings import rating_scale
 
@@ -38,9 +39,7 @@ class RawIds:
         if self._kind is int and max(map(abs, ids)) < 2**63:
             self._data: Any = np.array(ids, dtype=np.int64)
         elif self._kind is str:
-            encoded = [value.encode("utf-8", "surrogatepass") for value in ids]
-            self._data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-            self._ends = np.cumsum([len(value) for value in encoded], dtype=np.int64)
+            self._data, self._ends = encode_texts(ids)
         else:
             self._data, self._kind = list(ids), object
 
@@ -48,11 +47,7 @@ class RawIds:
         """The raw ids as Python objects, by inner id."""
         if self._kind is not str:
             return list(self._data.tolist() if self._kind is int else self._data)
-        text, ends = self._data.tobytes(), self._ends.tolist()
-        return [
-            text[start:end].decode("utf-8", "surrogatepass")
-            for start, end in zip([0, *ends], ends, strict=False)
-        ]
+        return decode_texts(self._data, self._ends)
 
 
 class IdTrainset(Trainset):  # type: ignore[misc]

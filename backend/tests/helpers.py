@@ -7,6 +7,9 @@ import signal
 import subprocess
 from pathlib import Path
 
+PUBLISHED = {"svd_model.pkl", "cf_trainset.pkl", "manifest.json", "history.jsonl"}
+"""Files in a models folder that has a release, without a report."""
+
 
 def interrupt(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Press Ctrl-C; return the rest of stdout and stderr once the process has ended."""

@@ -12,12 +12,13 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from helpers import contents, copy_backend
+from helpers import PUBLISHED, contents, copy_backend
 from surprise.prediction_algorithms import matrix_factorization
 
-from ml import release
 from ml.build_collaborative import main, save_models, train_svd_model
 from ml.errors import InputError
+from ml.live import live_folder
+from ml.manifest import Counts, counts_of, read_manifest
 from ml.ratings import empty_ratings, make_ratings
 from ml.sample import sample_ratings
 
@@ -87,7 +88,7 @@ def test_the_demo_needs_no_network_and_ends_with_films_for_two_users(
     assert sum("generated sample, not real ratings" in line for line in lines) == 3
     films = [line for line in lines[-13:] if re.match(r"  [1-5]\.     .+ \(\d{4}\)$", line)]
     assert len(films) == 10
-    assert set(contents(tmp_path)) == {"svd_model.pkl", "cf_trainset.pkl"}
+    assert set(contents(tmp_path)) == PUBLISHED
 
 
 def test_the_main_job_trains_on_the_real_ratings(
@@ -202,7 +203,7 @@ def test_a_full_stdout_does_not_fail_a_build_that_is_published(
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1].startswith("WARNING: done, but the summary")
-    assert set(contents(tmp_path)) == {"svd_model.pkl", "cf_trainset.pkl"}
+    assert set(contents(tmp_path)) == PUBLISHED
 
 
 def test_a_folder_in_a_files_place_exits_1_and_changes_nothing(run: Run, tmp_path: Path) -> None:
@@ -291,7 +292,7 @@ def test_a_sample_never_replaces_a_real_model_unless_told(run: Run, tmp_path: Pa
     assert contents(tmp_path) == before
     build_sample(run, tmp_path, "--replace-real-model")
     build_sample(run, tmp_path)  # a sample may replace a sample
-    assert release.read_published(tmp_path) == release.Published(26_765, 600, 0, is_sample=True)
+    assert counts_of(read_manifest(live_folder(tmp_path))) == Counts(26_765, 600, 124, 0, 0, True)
 
 
 def test_a_crash_between_the_two_files_does_not_block_the_next_build(
@@ -300,7 +301,7 @@ def test_a_crash_between_the_two_files_does_not_block_the_next_build(
     build_sample(run, tmp_path)
     (tmp_path / "cf_trainset.pkl").unlink()
     build_sample(run, tmp_path)
-    assert set(contents(tmp_path)) == {"svd_model.pkl", "cf_trainset.pkl"}
+    assert set(contents(tmp_path)) == PUBLISHED
 
 
 def test_a_published_model_that_cannot_be_read_is_not_replaced_by_a_sample(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,8 +197,11 @@ def test_a_second_process_waits_for_the_first_and_says_so(
     first = start(LOCK, tmp_path, processes)
     assert line(first.stdout) == "has it []"
     second = start(LOCK, tmp_path, processes)
-    assert line(second.stderr) == (
-        f"another process is writing to {tmp_path}: waiting until it is done"
+    host = re.escape(platform.node())
+    assert re.fullmatch(
+        rf"another process is writing to {tmp_path}: waiting until it is done "
+        rf"\(process {first.pid} on {host}, since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\+00:00\)",
+        line(second.stderr),
     )
     first.communicate(timeout=30)
     assert line(second.stdout) == "has it ['done-1']"

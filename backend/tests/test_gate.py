@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,13 @@ from helpers import contents
 
 from ml import hold_out as hold_out_module
 from ml.build_collaborative import train_svd_model
-from ml.gate import check_model
+from ml.gate import Published, check_model
 from ml.hold_out import hold_out
-from ml.ratings import combine, empty_ratings
-from ml.release import Published
+from ml.live import live_folder
+from ml.manifest import Counts, count, read_manifest
+from ml.ratings import combine, empty_ratings, make_ratings
 from ml.sample import film_titles, sample_ratings
+from ml.splits import fixed_fifth
 from ml.training import PLAN
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -53,12 +56,22 @@ def test_a_model_that_learned_nothing_is_refused_kept_for_a_look_and_published_b
     refused = build(*nothing)
     assert_refused(refused, "wanted below ")
     assert contents(models) == before
-    assert set(contents(models / "refused")) == {*before, "report.html"}
-    assert not joblib.load(models / "refused" / "svd_model.pkl").bu.round(9).any()
+    (kept,) = (models / "refused").iterdir()
+    assert {"svd_model.pkl", "cf_trainset.pkl", "manifest.json", "report.html"} <= set(
+        contents(kept)
+    )
+    assert f"the refused build is in {kept}" in refused.stderr
+    assert not joblib.load(kept / "svd_model.pkl").bu.round(9).any()
+    assert read_manifest(kept)["gate"]["passed"] is False
     forced = build(*nothing, "--force-publish")
     assert forced.returncode == 0
     assert forced.stdout.count("published by force") == 1
     assert contents(models)["svd_model.pkl"] != before["svd_model.pkl"]
+    gate = read_manifest(live_folder(models))["gate"]
+    assert (gate["passed"], gate["forced"]) == (False, True)
+    failed = [check["text"] for check in gate["checks"] if not check["passed"]]
+    assert "biases alone" in failed[0]
+    assert "ratings held out then and now" in failed[-1]
 
 
 def test_a_build_that_lost_many_ratings_is_refused(build: Run, tmp_path: Path) -> None:
@@ -86,35 +99,71 @@ def test_too_few_ratings_to_judge_by_are_refused(build: Run, tmp_path: Path) -> 
 
 def test_a_large_table_is_judged_by_whole_users_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     table = combine(sample_ratings(), empty_ratings())
-    assert hold_out_module.sample_users(table, 0) is table
+    assert hold_out_module.sample_users(table) is table
     monkeypatch.setattr(hold_out_module, "MOST", 5000)
-    part = hold_out_module.sample_users(table, 0)
+    part = hold_out_module.sample_users(table)
     assert 4900 < len(part) <= 5000
     assert part["user_id"].cat.categories.isin(part["user_id"].unique()).all()
     whole = table[table["user_id"].isin(part["user_id"].unique())]
     assert part.astype({"user_id": "str"}).to_numpy().tolist() == (
         whole.astype({"user_id": "str"}).to_numpy().tolist()
     )
-    assert len(hold_out(table, "svd", PLAN, 0, ranking=False).ratings) == -(-len(part) // 5)
+    few = hold_out(table, "svd", PLAN, 0, ranking=False)
+    assert 0.15 < len(few.ratings) / len(part) < 0.25
     monkeypatch.setattr(hold_out_module, "MOST", 1)
-    assert hold_out_module.sample_users(table, 0)["user_id"].nunique() == 1
+    assert hold_out_module.sample_users(table)["user_id"].nunique() == 1
 
 
 def test_each_side_of_a_model_is_looked_at() -> None:
     table = sample_ratings()
-    svd, _ = train_svd_model(table)
+    svd, trainset = train_svd_model(table)
     held_out = hold_out(table, "svd", PLAN, 0, ranking=False)
-    same = Published(ratings=len(table), users=600, app_users=50, is_sample=True)
+    counts = count(trainset)
+    same = counts._replace(app_ratings=50)
 
-    def failed(app_users: int = 50, published: Published | None = same) -> list[str]:
-        checks = check_model(svd, held_out, app_users, published)
+    def failed(
+        app_ratings: int = 50, then: Counts | None = same, rows: np.ndarray | None = None
+    ) -> list[str]:
+        published = then and Published(then, rows)
+        now = counts._replace(app_ratings=app_ratings)
+        checks = check_model(svd, held_out, now, published)
         return [check.text for check in checks if not check.passed]
 
-    assert failed() == failed(45) == failed(0, None) == []
-    assert failed(44) == ["44 app users, wanted 90% of the published 50 at least"]
-    more = Published(ratings=len(table), users=670, app_users=0, is_sample=True)
-    assert failed(0, more) == ["600 users, wanted 90% of the published 670 at least"]
+    rows = held_out.rows()
+    assert failed() == failed(45) == failed(0, None) == failed(rows=rows) == []
+    assert failed(44) == ["44 app ratings, wanted 90% of the published 50 at least"]
+    assert failed(0, counts._replace(users=670)) == [
+        "600 users, wanted 90% of the published 670 at least"
+    ]
+    rows["prediction"] = 0.5 * (rows["prediction"] + held_out.ratings)  # a better model
+    (worse,) = failed(rows=rows)
+    assert re.fullmatch(
+        rf"RMSE 0\.\d{{4}} on {len(rows):,} ratings held out then and now, "
+        r"wanted at most 0\.01 above the published model's 0\.\d{4}",
+        worse,
+    )
+    assert failed(rows=rows[:999]) == []  # too few in common to compare
     svd.qi[3, 2] = np.inf
     assert failed() == ["factors not finite"]
     held_out.predictions[:] = 3.5
     assert failed()[1:] == ["predictions spread over 0 stars, wanted 0.01 at least"]
+
+
+def test_a_rating_is_held_out_of_every_build_or_of_none() -> None:
+    table = combine(sample_ratings(), empty_ratings())
+    split, pairs = fixed_fifth(table)
+    assert sorted([*split.train, *split.test]) == list(range(len(table)))
+    assert 0.18 < len(split.test) / len(table) < 0.22
+    assert len(set(pairs.tolist())) == len(table)
+    other = table.sample(frac=0.5, random_state=1).reset_index(drop=True)
+    other["user_id"] = other["user_id"].cat.remove_unused_categories()
+    keys = [
+        set(zip(rows["user_id"], rows["movie_id"], strict=True))
+        for rows in (table.iloc[split.test], other.iloc[fixed_fifth(other)[0].test], other)
+    ]
+    assert keys[1] == keys[0] & keys[2]
+    known = make_ratings(["ml_1", "anna"], [862, 11], [5, 5])
+    assert fixed_fifth(known)[1].tolist() == [
+        3034856999744532887,
+        2085389790206700774,
+    ]  # as on every machine

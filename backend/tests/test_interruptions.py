@@ -12,7 +12,7 @@ from pathlib import Path
 
 import joblib
 import pytest
-from helpers import contents, interrupt
+from helpers import PUBLISHED, contents, interrupt
 from postgrest_server import Slow, SupabaseServer
 
 from ml.build_collaborative import save_models, train_svd_model
@@ -124,7 +124,7 @@ def test_kill_9_while_saving_leaves_whole_files_and_the_next_build_cleans_up(
     before = contents(models)
     process = start(BUILD, "--dataset", "sample", "--factors", "4000", "--epochs", "1",
                     "--force-publish", "--models-dir", models)  # fmt: skip
-    while process.poll() is None and not list(models.glob("*.tmp")):
+    while process.poll() is None and not list(models.glob("releases/.*.tmp")):
         pass
     process.kill()
     process.communicate(timeout=60)
@@ -137,7 +137,7 @@ def test_kill_9_while_saving_leaves_whole_files_and_the_next_build_cleans_up(
     again = start(BUILD, "--dataset", "sample", "--models-dir", models)
     again.communicate(timeout=60)
     assert again.returncode == 0
-    assert set(contents(models)) == {"svd_model.pkl", "cf_trainset.pkl"}
+    assert set(contents(models)) == PUBLISHED
 
 
 def test_a_full_disk_is_one_clear_line_and_keeps_the_model(
@@ -162,7 +162,10 @@ def test_a_second_build_waits_for_the_first_and_says_so(start: Start, models: Pa
     second = start(BUILD, "--dataset", "sample", "--factors", "3", "--models-dir", models)
     _, said = second.communicate(timeout=120)
     assert second.returncode == 0
-    assert f"another process is writing to {models}: waiting until it is done" in said
+    assert (
+        f"another process is writing to {models}: waiting until it is done (process {first.pid}"
+        in said
+    )
     assert first.wait(timeout=30) == 0
     first.communicate()
     assert joblib.load(models / "svd_model.pkl").n_factors == 3

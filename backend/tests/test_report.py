@@ -18,6 +18,8 @@ from postgrest_server import SupabaseServer
 
 from ml import metrics, report
 from ml.hold_out import hold_out
+from ml.live import live_folder
+from ml.manifest import read_manifest
 from ml.ratings import make_ratings, table_hash
 from ml.sample import sample_ratings
 from ml.svd import fit_svd, predict_pairs
@@ -71,9 +73,7 @@ def page_path(
 
 
 def facts_of(folder: Path) -> dict[str, object]:
-    facts = report.read_facts(folder / "report.html")
-    assert facts is not None
-    return facts
+    return report.describe_facts(read_manifest(live_folder(folder)))
 
 
 def text_of(folder: Path) -> str:
@@ -121,7 +121,7 @@ def test_the_reports_numbers_are_those_of_the_real_data(
     facts, text = facts_of(tmp_path), text_of(tmp_path)
     table = real_ratings[real_ratings["movie_id"].isin(films[:1000])]
     assert facts["ratings of MovieLens loaded"] == 100_000
-    assert facts["ratings with a TMDB id"] == 99_954
+    assert facts["left out: the film has no TMDB id"] == 46
     assert facts["ratings"] == len(table) == facts["ratings of MovieLens"]
     assert facts["ratings of the app"] == facts["users of the app"] == 0
     assert (facts["films in the catalog"], facts["films in the catalog with ratings"]) == (
@@ -163,7 +163,7 @@ def test_the_report_says_what_changed_and_goes_with_its_model(run: Run, tmp_path
         assert done.returncode == 0, done.stderr
 
     build("--report")
-    assert "no earlier report" in text_of(tmp_path)
+    assert "no earlier release" in text_of(tmp_path)
     build("--report")
     assert "Nothing: the same data, parameters, versions and measures" in text_of(tmp_path)
     first = facts_of(tmp_path)
@@ -175,10 +175,9 @@ def test_the_report_says_what_changed_and_goes_with_its_model(run: Run, tmp_path
     assert "SVD as asked for" in text
     assert "new users, 10 ratings known" in text
     build()
-    assert not (tmp_path / "report.html").exists()
-    (tmp_path / "report.html").write_text('<script type="application/json" id="facts">{</script>')
-    build("--report")
-    assert "no earlier report" in text_of(tmp_path)
+    assert not (tmp_path / "report.html").is_symlink()
+    build("--report", "--epochs", "5", "--force-publish")
+    assert "epochs 20 5" in text_of(tmp_path)  # against the release before, though it has no page
 
 
 def test_titles_are_text_and_app_users_are_never_in_the_report(
@@ -197,7 +196,7 @@ def test_titles_are_text_and_app_users_are_never_in_the_report(
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "example.org" not in page
     assert "<b>Bold" not in page
-    assert page.count("<script") == 1
+    assert "<script" not in page
     facts = facts_of(tmp_path)
     assert (facts["ratings of the app"], facts["users of the app"]) == (240, 12)
     assert facts["scale"] == "0.5 to 5 stars"
@@ -244,7 +243,7 @@ def test_what_is_held_out_is_scored_by_the_very_predictions_shown(algorithm: str
     table = sample_ratings().head(3000)
     found = hold_out(table, algorithm, PLAN, 3)
     errors = found.predictions - found.ratings
-    assert len(errors) == 600
+    assert 550 < len(errors) < 650
     assert found.scores[0].measures.rmse == pytest.approx(metrics.rmse(errors), abs=1e-12)
     assert not found.of_app.any()
     if algorithm == "svd":

@@ -405,9 +405,11 @@ def test_the_sample_does_not_ask_supabase(
 
 
 def test_a_sample_with_app_users_in_it_is_not_a_sample(tmp_path: Path) -> None:
-    from ml.release import Published, read_published
+    from ml.live import live_folder
+    from ml.manifest import Counts, counts_of, read_manifest
 
     both = combine(sample_ratings().head(100), make_ratings(["anna"], [11], [5]))
     save_models(*train_svd_model(both, epochs=1), str(tmp_path))
-    published = read_published(tmp_path)
-    assert published == Published(101, both["user_id"].nunique(), 1, is_sample=False)
+    counts = counts_of(read_manifest(live_folder(tmp_path)))
+    users, films = both["user_id"].nunique(), both["movie_id"].nunique()
+    assert counts == Counts(101, users, films, app_ratings=1, app_users=1, is_sample=False)

@@ -1,0 +1,76 @@
+"""A trained model as plain arrays: what is needed to serve it with NumPy alone, without pickle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from surprise import SVD, Trainset
+
+NAMES = (
+    "bu", "bi", "pu", "qi", "user_ids", "user_id_ends", "movie_ids",
+    "rated_starts", "rated_movies", "rated_stars",
+)  # fmt: skip
+"""Of the arrays; each lies in the file `arrays/NAME.npy` of a release."""
+
+
+def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
+    """The model and what each user rated, by the names of `NAMES`.
+
+    Returns:
+        bu (users,) and bi (films,), biases, float64; pu (users, factors) and qi (films, factors),
+        float64; user_ids, UTF-8 text end to end, uint8, and user_id_ends (users,), int64;
+        movie_ids (films,), TMDB, int64; and the ratings by user: those of user u are the slice
+        rated_starts[u] to rated_starts[u + 1] (int64) of rated_movies (row numbers in movie_ids,
+        int32) and of rated_stars (float32 where that is exact, else float64).
+
+    Raises:
+        InputError: a user's id is no text, or a film's no integer.
+    """
+    users = [trainset.to_raw_uid(inner) for inner in trainset.all_users()]
+    films = [trainset.to_raw_iid(inner) for inner in trainset.all_items()]
+    if set(map(type, users)) - {str}:
+        raise InputError("a user's id in the trainset is no text: expected ids as str")
+    if set(map(type, films)) - {int, np.int64}:
+        raise InputError("a film's id in the trainset is no integer: expected TMDB ids as int")
+    user_ids, user_id_ends = encode_texts(users)
+    starts, movies, stars = _rated(trainset)
+    arrays = svd.bu, svd.bi, svd.pu, svd.qi, user_ids, user_id_ends, np.array(films, np.int64)
+    return dict(zip(NAMES, (*arrays, starts, movies, stars), strict=True))
+
+
+def _rated(trainset: Trainset) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
+    from .trainset import ArrayTrainset
+
+    if isinstance(trainset, ArrayTrainset):
+        return trainset.by_user
+    rows = [trainset.ur[user] for user in trainset.all_users()]
+    pairs = [pair for row in rows for pair in row]
+    return (
+        np.cumsum([0, *map(len, rows)], dtype=np.int64),
+        np.array([film for film, _ in pairs], dtype=np.int32),
+        np.array([stars for _, stars in pairs], dtype=np.float64),
+    )
+
+
+def encode_texts(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Texts as UTF-8, end to end, and where each ends."""
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends
+
+
+def decode_texts(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> list[str]:
+    """The texts that `encode_texts` made these of."""
+    text, stops = data.tobytes(), ends.tolist()
+    return [
+        text[start:stop].decode("utf-8", "surrogatepass")
+        for start, stop in zip([0, *stops], stops, strict=False)
+    ]

@@ -1,0 +1,273 @@
+"""One build: ratings in, a judged and published release out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import movielens, publishing, ratings, summary
+from .app_ratings import read_app_ratings_or_stop
+from .cli import print_lines, resolve_catalog
+from .errors import DamagedReleaseError, ReleaseError, UsageError
+from .files import locked
+from .gate import Check, Published, check_model, describe_refusal, keep_real_model, too_few
+from .live import MODEL_FILE, REPORT_FILE, TRAINSET_FILE, live_id, release_folder
+from .manifest import counts_of, describe_scores, draft_manifest, read_manifest
+from .provenance import TUNE_MINUTES, describe_build, describe_inputs, find_same
+from .release import read_held_out
+from .training import ALGORITHMS, PLAN, Parameters, make_fit, train
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pandas as pd
+    from surprise import SVD, Trainset
+
+    from .evaluation import Score
+    from .hold_out import HoldOut
+
+HELD_OUT = "a fifth by hash of user and film"
+"""What the manifest calls the way to hold out."""
+
+logger = logging.getLogger("ml.build")
+
+
+@dataclass
+class Build:
+    """What a build knows of itself, step after step."""
+
+    args: argparse.Namespace
+    mapped: movielens.MappedRatings
+    table: pd.DataFrame
+    """All ratings to train on: MovieLens's, then the app's."""
+    app_dropped: Mapping[str, int]
+    """Rows of the app's that are no ratings, by reason."""
+    parameters: Parameters
+    live: dict[str, Any] | None
+    """Manifest of the release to be replaced."""
+    tuned: bool = False
+    scores: list[Score] = field(default_factory=list)
+    """Of --cv."""
+    evaluations: dict[str, list[Score]] = field(default_factory=dict)
+    """Of --evaluate, by the way to hold out."""
+    lines: list[str] = field(default_factory=list)
+    """To print at the end: what was asked for by flags."""
+
+
+def check_parameters(args: argparse.Namespace) -> Parameters:
+    """As asked for, else the plan's.
+
+    Raises:
+        UsageError: flags that do not go together.
+    """
+    if args.algorithm != "svd":
+        for name in ("epochs", "lr", "reg", "tune"):
+            if getattr(args, name) is not None:
+                raise UsageError(f"--{name} is of --algorithm svd")
+    if args.tune_minutes and not args.tune:
+        raise UsageError("--tune-minutes without --tune: say --tune N, how many sets to try")
+    return Parameters(
+        args.factors, args.epochs or PLAN.epochs, args.lr or PLAN.lr, args.reg or PLAN.reg
+    )
+
+
+def run_build(args: argparse.Namespace) -> None:
+    """Do what the flags of `build_collaborative` ask for, and print the summary.
+
+    Raises:
+        MlError: it ends without a new release; what was live stays so.
+    """
+    started = time.monotonic()
+    parameters = check_parameters(args)
+    catalog = resolve_catalog(args.catalog, args.dataset)
+    publishing.check_place(args.models_dir)
+    mapped = movielens.load(args.dataset, args.data_dir, catalog)
+    for line in mapped.describe():
+        logger.info("%s", line)
+    with locked(args.models_dir):
+        build = _gather(args, mapped, parameters)
+        inputs = describe_inputs(build)
+        if args.if_changed and (same := find_same(args.models_dir, inputs)):
+            if not args.quiet:
+                print_lines([f"Nothing changed since release {same}: nothing built"])
+            return
+        if len(build.table):
+            _look_closely(build)
+        svd, trainset = train(build.table, args.algorithm, build.parameters, args.seed)
+        held_out, checks, draft = _judge(build, svd, trainset, inputs)
+        page = _report(build, svd, draft, held_out) if args.report and held_out else None
+        if not (args.force_publish or all(check.passed for check in checks)):
+            folder = publishing.refuse(svd, trainset, args.models_dir, draft, page)
+            raise describe_refusal(checks, folder)
+        folder = publishing.publish(
+            svd, trainset, args.models_dir, draft=draft, report=page, keep=args.keep,
+            held_out=held_out.rows() if held_out else None, forced=not draft["gate"]["passed"],
+        )  # fmt: skip
+        _print(build, svd, checks, folder, time.monotonic() - started)
+
+
+def _gather(
+    args: argparse.Namespace, mapped: movielens.MappedRatings, parameters: Parameters
+) -> Build:
+    """The ratings of both sides, and what is to be replaced by what comes of them."""
+    publishing.prepare(args.models_dir)
+    live = _read_live_manifest(args.models_dir, forced=args.force_publish)
+    counts = counts_of(live) if live else None
+    dropped: dict[str, int] = {}
+    if args.dataset == "sample":
+        app_ratings = ratings.empty_ratings()
+        if not args.replace_real_model:
+            keep_real_model(counts, args.models_dir)
+    else:
+        app_ratings, dropped = read_app_ratings_or_stop(counts, args.allow_missing_app_ratings)
+    table = ratings.combine(mapped.ratings, app_ratings)
+    return Build(args, mapped, table, dropped, parameters, live)
+
+
+def _read_live_manifest(models_dir: Path, *, forced: bool) -> dict[str, Any] | None:
+    """None where nothing is live; or, by force, where what is live cannot be read."""
+    try:
+        build_id = live_id(models_dir)
+        return read_manifest(release_folder(models_dir, build_id)) if build_id else None
+    except ReleaseError as error:
+        if not forced:
+            raise DamagedReleaseError(
+                f"{error}. What is published is unknown: go back with --rollback, or build without "
+                "comparing by --force-publish"
+            ) from None
+        logger.warning("%s; going on, as --force-publish asks for", error)
+        return None
+
+
+def _look_closely(build: Build) -> None:
+    """Tune, cross-validate and evaluate, as asked for."""
+    args = build.args
+    if args.tune:
+        build.parameters, lines = _tune(build)
+        build.tuned = True
+        build.lines += lines
+    if args.cv:
+        build.scores = _cross_validate(build)
+    if args.evaluate:
+        build.evaluations = _evaluate(build)
+        build.lines += summary.describe_evaluation(build.evaluations)
+
+
+def _tune(build: Build) -> tuple[Parameters, list[str]]:
+    """The best parameters found, and the lines that say so."""
+    from .tuning import FOLDS, tune
+
+    args, first = build.args, build.parameters
+    _check_folds(FOLDS, build.table, "--tune")
+    minutes = args.tune_minutes or TUNE_MINUTES
+    logger.info("trying %d sets of parameters, at most %g minutes", args.tune, minutes)
+    trials = tune(build.table, first, args.tune, 60 * minutes, args.seed)
+    return trials[0].parameters, summary.describe_tuning(trials, first, args.tune, minutes)
+
+
+def _cross_validate(build: Build) -> list[Score]:
+    from .evaluation import evaluate
+    from .splits import k_folds
+
+    args = build.args
+    _check_folds(args.cv, build.table, f"--cv {args.cv}")
+    logger.info("cross-validation in %d folds", args.cv)
+    fits = {ALGORITHMS[args.algorithm]: make_fit(args.algorithm, build.parameters, args.seed)}
+    splits = list(k_folds(len(build.table), args.cv, args.seed))
+    return evaluate(build.table, splits, fits, ranking=False)
+
+
+def _evaluate(build: Build) -> dict[str, list[Score]]:
+    """What is to be trained beside the plan's SVD and simple baselines, each way to hold out."""
+    from .evaluation import evaluate
+    from .hold_out import name_trainings
+    from .splits import FOLDS, all_splits
+
+    args = build.args
+    _check_folds(FOLDS, build.table, "--evaluate")
+    if args.dataset == "ml-100k":
+        movielens.fetch_splits(args.data_dir)
+    named = name_trainings(args.algorithm, build.parameters, tuned=build.tuned)
+    fits = {name: make_fit(*training, args.seed) for name, training in named.items()}
+    ways = all_splits(build.mapped, build.table, args.data_dir, args.seed)
+    return {name: evaluate(build.table, splits, fits) for name, splits in ways.items()}
+
+
+def _check_folds(folds: int, table: pd.DataFrame, flag: str) -> None:
+    if folds > len(table):
+        raise UsageError(f"{flag} asks for more folds than {len(table):,} ratings")
+
+
+def _judge(
+    build: Build, svd: SVD, trainset: Trainset, inputs: Mapping[str, Any]
+) -> tuple[HoldOut | None, list[Check], dict[str, Any]]:
+    """What a held-out fifth says, what speaks for and against the model, and a manifest."""
+    from .hold_out import hold_out
+
+    args = build.args
+    draft = draft_manifest(svd, trainset, **describe_build(build, inputs))
+    few = too_few(build.table)
+    if few:
+        if args.report:
+            raise UsageError(f"--report needs more: {few}")
+        held_out, checks = None, [Check(passed=False, text=few)]
+    else:
+        held_out = hold_out(
+            build.table, args.algorithm, build.parameters, args.seed,
+            tuned=build.tuned, ranking=args.report,
+        )  # fmt: skip
+        checks = check_model(svd, held_out, counts_of(draft), _published(build))
+        draft["metrics"] = describe_scores({HELD_OUT: held_out.scores}) + draft["metrics"]
+    passed = all(check.passed for check in checks)
+    draft["gate"] = {
+        "passed": passed,
+        "forced": args.force_publish and not passed,
+        "checks": [check._asdict() for check in checks],
+    }
+    return held_out, checks, draft
+
+
+def _published(build: Build) -> Published | None:
+    """What the new model is held against; None where nothing is live, or less is meant."""
+    args = build.args
+    if build.live is None or args.allow_missing_app_ratings:
+        return None
+    counts = counts_of(build.live)
+    if counts.is_sample != (args.dataset == "sample"):
+        return None
+    folder = release_folder(args.models_dir, build.live["build_id"])
+    return Published(counts, read_held_out(folder))
+
+
+def _report(build: Build, svd: SVD, draft: dict[str, Any], held_out: HoldOut) -> str:
+    """The page about the build."""
+    from . import report
+
+    args = build.args
+    titles = movielens.read_titles(args.dataset, args.data_dir)
+    return report.render_report(
+        report.Content(build.mapped, titles, build.table, svd, held_out, build.evaluations),
+        draft,
+        build.live,
+    )
+
+
+def _print(build: Build, svd: SVD, checks: list[Check], folder: Path, seconds: float) -> None:
+    args, lines = build.args, build.lines
+    if args.quiet:  # only what was asked for by --tune, --evaluate and --cv
+        lines += ["", *summary.describe_errors(build.scores)] if build.scores else []
+    else:
+        files = [args.models_dir / name for name in (MODEL_FILE, TRAINSET_FILE)]
+        if (folder / REPORT_FILE).is_file():
+            files.append(args.models_dir / REPORT_FILE)
+        lines += summary.describe_build(
+            build.mapped, build.table, svd, build.scores, checks, files, folder, seconds
+        )
+        if args.dataset == "sample":
+            lines += summary.describe_demo(svd, build.table)
+    if lines:
+        print_lines(lines)

@@ -1,0 +1,107 @@
+"""What a build is made of, in the manifest's words, and whether a release is made of the same."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from . import history, ratings
+from .errors import ReleaseError
+from .live import live_id, release_folder
+from .manifest import describe_scores, installed_versions
+from .release import verify_release
+from .training import describe_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pandas as pd
+
+    from .build import Build
+
+TUNE_MINUTES = 10
+logger = logging.getLogger("ml.provenance")
+
+
+def describe_inputs(build: Build) -> dict[str, Any]:
+    """What decides the result of a build: the manifest's parts of the same names."""
+    args = build.args
+    return {
+        "algorithm": args.algorithm,
+        "parameters": describe_parameters(args.algorithm, build.parameters),
+        "tuning": {"sets": args.tune, "minutes": args.tune_minutes or TUNE_MINUTES}
+        if args.tune
+        else None,
+        "seed": args.seed,
+        "table_sha256": ratings.table_hash(build.table),
+        "versions": installed_versions(),
+    }
+
+
+def find_same(models_dir: Path, inputs: Mapping[str, Any]) -> str | None:
+    """The whole live release that was made of the same, or one that was gone back from."""
+    for build_id in {live_id(models_dir), *history.rolled_back(models_dir)} - {None}:
+        folder = release_folder(models_dir, str(build_id))
+        try:
+            made = verify_release(folder)
+        except ReleaseError as error:
+            logger.warning("%s", error)
+            continue
+        asked = made | {"table_sha256": made["data"].get("table_sha256")}
+        if made.get("tuning"):
+            asked["parameters"] = made["tuning"].get("from")
+            asked["tuning"] = {key: made["tuning"].get(key) for key in ("sets", "minutes")}
+        if {name: asked.get(name) for name in inputs} == inputs:
+            return str(build_id)
+    return None
+
+
+def describe_build(build: Build, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest's parts that are known before the model is judged."""
+    args, mapped, table = build.args, build.mapped, build.table
+    app = table.iloc[len(mapped.ratings) :]
+    metrics = describe_scores(build.evaluations)
+    if build.scores:
+        metrics += describe_scores({f"{args.cv} random folds": build.scores})
+    tuning = inputs["tuning"]
+    catalog = mapped.catalog
+    return {
+        "algorithm": args.algorithm,
+        "parameters": describe_parameters(args.algorithm, build.parameters),
+        "tuning": tuning and {**tuning, "from": inputs["parameters"]},
+        "seed": args.seed,
+        "data": {
+            "table_sha256": inputs["table_sha256"],
+            "sources": [
+                _describe_source(args.dataset, mapped.loaded, mapped.dropped(), mapped.ratings),
+                _describe_source(
+                    "app", len(app) + sum(build.app_dropped.values()), build.app_dropped, app
+                ),
+            ],
+        },
+        "catalog": None
+        if catalog is None
+        else {
+            "films": len(catalog),
+            "sha256": hashlib.sha256(
+                "".join(f"{film}\n" for film in sorted(catalog)).encode()
+            ).hexdigest(),
+            "covered": len(catalog & set(table["movie_id"])),
+        },
+        "metrics": metrics,
+    }
+
+
+def _describe_source(
+    name: str, rows: int, dropped: Mapping[str, int], kept: pd.DataFrame
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "rows": rows,
+        "dropped": dict(dropped),
+        "kept": len(kept),
+        "users": kept["user_id"].nunique(),
+        "films": kept["movie_id"].nunique(),
+    }

@@ -1,0 +1,178 @@
+"""Make a build the live release, or an older one again; one at a time, whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from contextlib import suppress
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+from . import history
+from .errors import InputError, MlError
+from .files import locked
+from .live import BY_PATH, MODEL_FILE, RELEASES, TRAINSET_FILE, live_id, mend, switch
+from .manifest import draft_manifest
+from .release import verify_release, write_release
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from surprise import SVD, Trainset
+
+logger = logging.getLogger("ml.publishing")
+
+KEEP = 5
+"""Releases kept by default."""
+REFUSED = "refused"
+"""Folder in the models folder: of the last build that was not fit to be published."""
+
+
+def check_place(models_dir: Path) -> None:
+    """Make `models_dir` if need be, and see that releases can be written there.
+
+    Raises:
+        MlError: they cannot.
+    """
+    paths = [models_dir / name for name in BY_PATH]
+    folder = next((path for path in paths if path.is_dir()), None)
+    if folder:
+        raise MlError(f"a folder is in the place of a file, move it away: {folder}")
+    try:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=models_dir):
+            pass
+    except OSError as error:
+        raise MlError(
+            f"{models_dir} cannot be written ({error.strerror}): "
+            "make it a folder that can be, or name another with --models-dir"
+        ) from None
+
+
+def publish(
+    svd: SVD,
+    trainset: Trainset,
+    models_dir: Path,
+    *,
+    draft: Mapping[str, Any] | None = None,
+    report: str | None = None,
+    held_out: NDArray[Any] | None = None,
+    keep: int = KEEP,
+    forced: bool = False,
+) -> Path:
+    """Write a release, make it live, let the oldest go.
+
+    Args:
+        svd: the model.
+        trainset: what it was trained on.
+        models_dir: made if need be.
+        draft: what is known of the build, see `manifest.draft_manifest`.
+        report: the page about it.
+        held_out: see `hold_out.HoldOut.rows`.
+        keep: how many releases stay, the live one among them or besides.
+        forced: whether the gate was overridden.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        InputError: see `write_release`; or what is there cannot be taken into the history.
+        OSError: it could not be written; what was live stays so.
+    """
+    draft = draft or draft_manifest(svd, trainset)
+    with locked(models_dir):
+        prepare(models_dir)
+        folder = write_release(
+            models_dir / RELEASES, draft, svd, trainset, report=report, held_out=held_out
+        )
+        try:
+            switch(models_dir, folder.name)
+        except BaseException:
+            if live_id(models_dir) != folder.name:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        history.log_switch(models_dir, folder.name, history.FORCE if forced else history.PUBLISH)
+        history.prune(models_dir, keep)
+    logger.info("published %s", folder.name)
+    return folder
+
+
+def prepare(models_dir: Path) -> None:
+    """Finish what a crash left unfinished, and take files of before there were releases along.
+
+    Hold `files.locked(models_dir)`.
+
+    Raises:
+        InputError: two such files are there, but no model and its trainset can be read of them.
+    """
+    if live_id(models_dir):
+        mend(models_dir)
+        history.catch_up(models_dir)
+    elif any((models_dir / name).is_file() for name in (MODEL_FILE, TRAINSET_FILE)):
+        _adopt(models_dir)
+
+
+def _adopt(models_dir: Path) -> None:
+    """Make a release of `svd_model.pkl` and `cf_trainset.pkl` as they lie in the folder."""
+    import joblib
+
+    paths = models_dir / MODEL_FILE, models_dir / TRAINSET_FILE
+    try:
+        svd, trainset = map(joblib.load, paths)
+        draft = draft_manifest(svd, trainset)
+        if svd.trainset.n_ratings != trainset.n_ratings:
+            raise ValueError("they are of two builds")
+    except Exception as error:  # a broken pickle can raise anything
+        raise InputError(
+            f"{paths[0]} and {TRAINSET_FILE} cannot be read as a model and its trainset "
+            f"({type(error).__name__}: {error!s:.80}), so what is published is unknown: "
+            "move both away to build anew"
+        ) from None
+    folder = write_release(models_dir / RELEASES, draft, svd, trainset)
+    switch(models_dir, folder.name)
+    history.log_switch(models_dir, folder.name, history.PUBLISH)
+    logger.info("took the model that was there along as release %s", folder.name)
+
+
+def refuse(
+    svd: SVD, trainset: Trainset, models_dir: Path, draft: Mapping[str, Any], report: str | None
+) -> Path:
+    """Keep a build that is not fit to be published for a look, in place of the last such.
+
+    Returns:
+        Its folder.
+    """
+    with locked(models_dir):
+        parent = models_dir / REFUSED
+        folder = write_release(parent, draft, svd, trainset, report=report)
+        for other in parent.iterdir():
+            if other != folder:
+                with suppress(OSError):
+                    shutil.rmtree(other)
+    return folder
+
+
+def roll_back(models_dir: Path, asked: str) -> tuple[str, str | None]:
+    """Make an older release live.
+
+    Args:
+        models_dir: the models folder.
+        asked: see `history.choose_rollback`.
+
+    Returns:
+        Build ids of the release that is live now, and of the one that was.
+
+    Raises:
+        UsageError: see `history.choose_rollback`.
+        ReleaseError: the release is damaged or newer than this code; what was live stays so.
+    """
+    with locked(models_dir):
+        prepare(models_dir)
+        before, chosen = live_id(models_dir), history.choose_rollback(models_dir, asked)
+        verify_release(models_dir / RELEASES / chosen)
+        if chosen != before:
+            switch(models_dir, chosen)
+            history.log_switch(models_dir, chosen, history.ROLLBACK)
+    return chosen, before
