@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from surprise import SVD, Trainset
 
@@ -34,6 +33,8 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: a user's id is no text, or a film's no integer.
     """
+    import numpy as np
+
     users = [trainset.to_raw_uid(inner) for inner in trainset.all_users()]
     films = [trainset.to_raw_iid(inner) for inner in trainset.all_items()]
     if set(map(type, users)) - {str}:
@@ -47,6 +48,8 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
 
 
 def _rated(trainset: Trainset) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
+    import numpy as np
+
     from .trainset import ArrayTrainset
 
     if isinstance(trainset, ArrayTrainset):
@@ -62,6 +65,8 @@ def _rated(trainset: Trainset) -> tuple[NDArray[np.int64], NDArray[np.int32], ND
 
 def encode_texts(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Texts as UTF-8, end to end, and where each ends."""
+    import numpy as np
+
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     ends = np.cumsum([len(text) for text in encoded], dtype=np.int64)
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), ends

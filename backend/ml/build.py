@@ -239,8 +239,12 @@ def _published(build: Build) -> Published | None:
     counts = counts_of(build.live)
     if counts.is_sample != (args.dataset == "sample"):
         return None
-    folder = release_folder(args.models_dir, build.live["build_id"])
-    return Published(counts, read_held_out(folder))
+    try:
+        held_out = read_held_out(release_folder(args.models_dir, build.live["build_id"]))
+    except ReleaseError as error:
+        logger.warning("%s; errors are not compared with what was published", error)
+        held_out = None
+    return Published(counts, held_out)
 
 
 def _report(build: Build, svd: SVD, draft: dict[str, Any], held_out: HoldOut) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__
-from .errors import DamagedReleaseError, NewerReleaseError
+from .errors import DamagedReleaseError, InputError, NewerReleaseError
 from .ratings import is_app_user
 from .sample import USER_PREFIX as SAMPLE_PREFIX
 
@@ -56,12 +56,18 @@ def is_build_id(text: str) -> bool:
 
 
 def count(trainset: Trainset) -> Counts:
-    """The counts of a trainset with its ratings."""
+    """The counts of a trainset.
+
+    Raises:
+        InputError: it is that of a loaded model, without its ratings.
+    """
     import numpy as np
     import pandas as pd
 
-    from .trainset import ArrayTrainset
+    from .trainset import ArrayTrainset, IdTrainset
 
+    if isinstance(trainset, IdTrainset) and not isinstance(trainset, ArrayTrainset):
+        raise InputError("this trainset has no ratings: give the one from cf_trainset.pkl")
     users = pd.Series([str(trainset.to_raw_uid(user)) for user in trainset.all_users()], dtype=str)
     of_app = is_app_user(users).to_numpy()
     if isinstance(trainset, ArrayTrainset):

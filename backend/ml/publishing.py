@@ -78,7 +78,7 @@ def publish(
         Its folder.
 
     Raises:
-        InputError: see `write_release`; or what is there cannot be taken into the history.
+        InputError: see `write_release` and `manifest.count`; or see `prepare`.
         OSError: it could not be written; what was live stays so.
     """
     draft = draft or draft_manifest(svd, trainset)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from .arrays import NAMES, model_arrays
-from .errors import DamagedReleaseError, InputError, OtherVersionsError, ReleaseError
+from .errors import DamagedReleaseError, OtherVersionsError, ReleaseError
 from .files import CHUNK, sha256, sync_folder
 from .live import DEFAULT_MODELS_DIR, MODEL_FILE, REPORT_FILE, TRAINSET_FILE, live_folder
 from .manifest import MANIFEST_FILE, read_manifest, write_manifest
@@ -49,8 +49,7 @@ def write_release(
         held_out: see `hold_out.HoldOut.rows`.
 
     Raises:
-        InputError: the trainset is that of a loaded model, without its ratings; or its ids are of
-            other types than a release can hold.
+        InputError: the trainset's ids are of other types than a release can hold.
         OSError: it could not be written; nothing of it is left.
     """
     import joblib
@@ -106,13 +105,9 @@ def _with_id(thing: T, build_id: str) -> T:
 
 def _without_ratings(trainset: Trainset) -> Trainset:
     """What the model's own file holds of it."""
-    from .trainset import ArrayTrainset, IdTrainset
+    from .trainset import ArrayTrainset
 
-    if isinstance(trainset, ArrayTrainset):
-        return trainset.without_ratings()
-    if isinstance(trainset, IdTrainset):
-        raise InputError("this trainset has no ratings: give the one from cf_trainset.pkl")
-    return trainset
+    return trainset.without_ratings() if isinstance(trainset, ArrayTrainset) else trainset
 
 
 def _sync_file(path: Path) -> None:

@@ -59,9 +59,10 @@ def fixed_fifth(table: pd.DataFrame) -> tuple[Split, NDArray[np.uint64]]:
         The split, and the hash of each row, (n,).
     """
     import numpy as np
+    import pandas as pd
 
-    users = table["user_id"].cat
-    pairs = user_hashes(users.categories)[users.codes.to_numpy()]
+    codes, users = pd.factorize(table["user_id"])
+    pairs = user_hashes(users)[codes]
     # The finaliser of splitmix64 (Steele, Lea and Flood 2014) mixes film into user.
     pairs = pairs + table["movie_id"].to_numpy().astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     pairs = (pairs ^ (pairs >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -20,6 +20,7 @@ from ml.errors import InputError
 from ml.live import live_folder
 from ml.manifest import Counts, counts_of, read_manifest
 from ml.ratings import empty_ratings, make_ratings
+from ml.release import load_models
 from ml.sample import sample_ratings
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -308,11 +309,23 @@ def test_a_published_model_that_cannot_be_read_is_not_replaced_by_a_sample(
     run: Run, tmp_path: Path
 ) -> None:
     build_sample(run, tmp_path)
-    model = tmp_path / "svd_model.pkl"
-    model.write_bytes(model.read_bytes()[:1000])
-    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:1000])
+    args = BUILD, "--dataset", "sample", "--models-dir", tmp_path
+    done = run(*args)
     assert done.returncode == 3
-    assert "move svd_model.pkl and cf_trainset.pkl away" in done.stderr.splitlines()[-1]
+    assert "What is published is unknown: go back with --rollback" in done.stderr.splitlines()[-1]
+    assert run(*args, "--force-publish").returncode == 0
+
+
+def test_a_damaged_model_is_replaced_by_the_next_good_one(run: Run, tmp_path: Path) -> None:
+    build_sample(run, tmp_path)
+    for damaged in (tmp_path / "svd_model.pkl", tmp_path / "live" / "held_out.npy"):
+        damaged.write_bytes(damaged.read_bytes()[:1000])
+        done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert load_models(tmp_path)[1].n_ratings == 26_765
+    assert "errors are not compared with what was published" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["ml.build_collaborative", "ml.download_movielens"])

@@ -159,7 +159,8 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_model(
 def test_a_second_build_waits_for_the_first_and_says_so(start: Start, models: Path) -> None:
     first = start(BUILD, *SLOW, "--models-dir", models)
     wait_for(first, "training on")
-    second = start(BUILD, "--dataset", "sample", "--factors", "3", "--models-dir", models)
+    second = start(BUILD, "--dataset", "sample", "--factors", "3", "--models-dir", models,
+                   "--force-publish")  # fmt: skip
     _, said = second.communicate(timeout=120)
     assert second.returncode == 0
     assert (

@@ -167,7 +167,7 @@ def test_the_report_says_what_changed_and_goes_with_its_model(run: Run, tmp_path
     build("--report")
     assert "Nothing: the same data, parameters, versions and measures" in text_of(tmp_path)
     first = facts_of(tmp_path)
-    build("--report", "--epochs", "5", "--evaluate")
+    build("--report", "--epochs", "5", "--evaluate", "--force-publish")
     text = text_of(tmp_path)
     second = facts_of(tmp_path)
     assert "epochs 20 5" in text
