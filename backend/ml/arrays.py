@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
+from .fold_in import learn_root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
 
 NAMES = (
     "bu", "bi", "pu", "qi", "user_ids", "user_id_ends", "movie_ids",
-    "rated_starts", "rated_movies", "rated_stars",
+    "rated_starts", "rated_movies", "rated_stars", "fold_in_root",
 )  # fmt: skip
 """Of the arrays; each lies in the file `arrays/NAME.npy` of a release."""
+IMPLICIT = "implicit"
+"""One that only some models have."""
 
 
 def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
@@ -28,7 +31,9 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
         float64; user_ids, UTF-8 text end to end, uint8, and user_id_ends (users,), int64;
         movie_ids (films,), TMDB, int64; and the ratings by user: those of user u are the slice
         rated_starts[u] to rated_starts[u + 1] (int64) of rated_movies (row numbers in movie_ids,
-        int32) and of rated_stars (float32 where that is exact, else float64).
+        int32) and of rated_stars (float32 where that is exact, else float64). fold_in_root is of
+        `fold_in.learn_root`; implicit (films, 1 + factors), float64, is what a film adds to the
+        bias and vector of those who rated it, where the model has that.
 
     Raises:
         InputError: a user's id is no text, or a film's no integer.
@@ -44,7 +49,11 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
     user_ids, user_id_ends = encode_texts(users)
     starts, movies, stars = _rated(trainset)
     arrays = svd.bu, svd.bi, svd.pu, svd.qi, user_ids, user_id_ends, np.array(films, np.int64)
-    return dict(zip(NAMES, (*arrays, starts, movies, stars), strict=True))
+    found = dict(zip(NAMES, (*arrays, starts, movies, stars), strict=False))
+    if hasattr(svd, IMPLICIT):
+        found[IMPLICIT] = svd.implicit
+    found["fold_in_root"] = learn_root(found, trainset.global_mean)
+    return found
 
 
 def _rated(trainset: Trainset) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:

@@ -49,6 +49,9 @@ class Samples(NamedTuple):
     """(samples, 2 + rank, users)"""
     items: NDArray[np.float32]
     """(samples, 2 + rank, items)"""
+    rated: NDArray[np.float32]
+    """What a film adds to the users who rated it, over the root of their number of ratings,
+    (samples, 2 + rank, items)."""
 
 
 def fit_bayesian(
@@ -90,7 +93,7 @@ def fit_bayesian(
     samples = Samples(
         np.empty(chains * kept),
         np.empty((chains * kept, rows, trainset.n_users), np.float32),
-        np.empty((chains * kept, rows, trainset.n_items), np.float32),
+        *(np.empty((chains * kept, rows, trainset.n_items), np.float32) for _ in range(2)),
     )
     stopped = Event()
     *chain_seeds, last_seed = np.random.SeedSequence(seed).spawn(chains + 1)
@@ -109,7 +112,9 @@ def fit_bayesian(
                     watch(chain, predict)
 
             own = slice(chain * kept, (chain + 1) * kept)
-            room = Samples(samples.constants[own], samples.users[own], samples.items[own])
+            room = Samples(
+                samples.constants[own], samples.users[own], samples.items[own], samples.rated[own]
+            )
             problem.sample(chain_seeds[chain], sweeps, room, step)
 
         try:
@@ -121,7 +126,7 @@ def fit_bayesian(
     AlgoBase.fit(model, trainset)
     counts = problem.user_counts, problem.item_counts
     with threadpool_limits(1):  # the number of threads moves sums in the last digits
-        model.bu, model.bi, model.pu, model.qi = compile_samples(
+        model.bu, model.bi, model.pu, model.qi, model.implicit = compile_samples(
             samples, counts, factors, last_seed
         )
     return model
@@ -205,6 +210,7 @@ class _Problem:
             if sweep >= burn_in:
                 samples.constants[sweep - burn_in] = constant
                 samples.users[sweep - burn_in], samples.items[sweep - burn_in] = users, items
+                samples.rated[sweep - burn_in] = groups[1]
             sample = partial(_predict_sample, self.mean + constant, users, items)
             step((squares / n) ** 0.5, sample if sweep >= burn_in else None)
 
@@ -251,6 +257,9 @@ def compile_samples(
 ) -> tuple[NDArray[np.float64], ...]:
     """The mean of the samples' predictions as bu, bi, pu and qi of an SVD.
 
+    And what each film adds to (bias, vector) of the users who rated it, `implicit` (items, 1 +
+    factors): it is in bu and pu already, and folding in a new user takes it from here.
+
     The mean of products is a product of stacked factors. Their weighted means are moved into the
     biases first, so that a user without factors is predicted as users are on average; then the
     product is cut to its largest singular values (randomized subspace iteration, Halko, Martinsson
@@ -279,7 +288,16 @@ def compile_samples(
     typical = np.average(bu, weights=counts[0])
     bu -= typical
     bi += typical + samples.constants.mean() + centres[0] @ centres[1]
-    return bu, bi, *_cut(stacks[0], stacks[1], factors, seed)
+    pu, qi = _cut(stacks[0], stacks[1], factors, seed)
+    rated = samples.rated[:, 2:].reshape(-1, samples.rated.shape[2])
+    rated *= np.float32(len(samples.rated) ** -0.5)
+    implicit = np.zeros((len(bi), 1 + factors))
+    implicit[:, 0] = samples.rated[:, 0].mean(axis=0, dtype=np.float64) + rated.T @ centres[1]
+    # The columns of qi are orthogonal: over their squares, the product with them is the vector.
+    lengths = np.einsum("if,if->f", qi, qi)
+    to_vector = (qi / np.where(lengths > 0, lengths, np.inf)).T.astype(np.float32) @ stacks[1]
+    implicit[:, 1:] = (to_vector @ rated).T
+    return bu, bi, pu, qi, implicit
 
 
 def _cut(

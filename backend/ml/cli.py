@@ -76,6 +76,12 @@ def make_parser(module: str, description: str, exit_codes: str) -> argparse.Argu
         metavar="DIR",
         help="where MovieLens files are kept (default ml/data)",
     )
+    add_noise(parser)
+    return parser
+
+
+def add_noise(parser: argparse.ArgumentParser) -> None:
+    """The flags that every script has: how much it says."""
     noise = parser.add_mutually_exclusive_group()
     noise.add_argument(
         "--quiet",
@@ -83,7 +89,6 @@ def make_parser(module: str, description: str, exit_codes: str) -> argparse.Argu
         help="no log, no summary: only warnings, errors and what other flags ask for",
     )
     noise.add_argument("--verbose", action="store_true", help="more log lines")
-    return parser
 
 
 def folder(text: str) -> Path:

@@ -51,3 +51,17 @@ class GateError(MlError):
     """The trained model is not fit to be published."""
 
     exit_code = 5
+
+
+class RequestError(MlError, ValueError):
+    """A service asks the model for what makes no sense; the base of the two below."""
+
+    exit_code = 2
+
+
+class MovieIdError(RequestError):
+    """Something is no film id: not an integer."""
+
+
+class RatingError(RequestError):
+    """Something is no rating: not a number of stars from 0.5 to 5."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from .arrays import NAMES, model_arrays
+from .arrays import IMPLICIT, NAMES, model_arrays
 from .errors import DamagedReleaseError, OtherVersionsError, ReleaseError
 from .files import CHUNK, sha256, sync_folder
 from .live import DEFAULT_MODELS_DIR, MODEL_FILE, REPORT_FILE, TRAINSET_FILE, live_folder
@@ -128,7 +128,7 @@ def read_live(models_dir: Path, read: Callable[[Path], T]) -> T:
         folder = live_folder(models_dir)
         try:
             return read(folder)
-        except ReleaseError:
+        except (ReleaseError, FileNotFoundError):
             if live_folder(models_dir) == folder:
                 raise
 
@@ -257,8 +257,11 @@ def load_arrays(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]:
 
     manifest = read_manifest(folder)
     arrays = {}
-    for name in NAMES:
+    published = {entry["name"] for entry in manifest["files"]}
+    for name in (*NAMES, IMPLICIT):
         file_name = f"{ARRAYS}/{name}.npy"
+        if name == IMPLICIT and file_name not in published:
+            continue
         with open_verified(folder, manifest, file_name) as file:
             arrays[name] = (
                 np.load(folder / file_name, mmap_mode="r", allow_pickle=False)

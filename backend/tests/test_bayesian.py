@@ -13,6 +13,7 @@ from ml.bayesian import Samples, compile_samples, fit_bayesian
 from ml.build_collaborative import save_models, train_svd_model
 from ml.errors import InputError, UsageError
 from ml.evaluation import evaluate
+from ml.fold_in import implied
 from ml.gibbs import compiled_side, sample_side
 from ml.ratings import make_ratings
 from ml.sample import sample_ratings
@@ -96,7 +97,7 @@ def test_the_compiled_step_is_the_one_that_is_read() -> None:
 def draw_samples(count: int, users: int, items: int, rank: int) -> Samples:
     rng = np.random.default_rng(1)
     shapes = (count, rank + 2, users), (count, rank + 2, items)
-    sides = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    sides = [rng.normal(size=shape).astype(np.float32) for shape in (*shapes, shapes[1])]
     sides[0][:, 1], sides[1][:, 0] = 1, 1
     return Samples(rng.normal(size=count), *sides)
 
@@ -110,16 +111,28 @@ def mean_prediction(samples: Samples) -> np.ndarray:
 def test_the_mean_of_all_samples_is_compiled_exactly(users: int, items: int) -> None:
     samples = draw_samples(8, users, items, 3)
     counts = np.arange(1, users + 1), np.arange(1, items + 1)
-    bu, bi, pu, qi = compile_samples(samples, counts, 40, SEED)
+    bu, bi, pu, qi, _ = compile_samples(samples, counts, 40, SEED)
     assert (pu.shape, qi.shape) == ((users, 40), (items, 40))
     np.testing.assert_allclose(bu[:, None] + bi + pu @ qi.T, mean_prediction(samples), atol=1e-5)
+
+
+def test_what_rated_films_add_to_a_user_is_in_bias_and_vector() -> None:
+    """Of two users who are alike but for two rated films, the films explain the difference."""
+    samples = draw_samples(8, 12, 30, 3)
+    samples.rated[:, 1] = 0  # the factor that is constant for users
+    samples.users[:, :, 1] = samples.users[:, :, 0]
+    samples.users[:, :, 1] += samples.rated[:, :, [4, 9]].sum(axis=2) / np.float32(2**0.5)
+    bu, _, pu, _, implicit = compile_samples(samples, (np.ones(12), np.ones(30)), 40, SEED)
+    added = implied(implicit, np.array([4, 9]))
+    np.testing.assert_allclose(bu[1] - bu[0], added[0], atol=1e-5)
+    np.testing.assert_allclose(pu[1] - pu[0], added[1:], atol=1e-4)
 
 
 def test_a_cut_keeps_the_largest_singular_values() -> None:
     """As good as the best there is (Eckart and Young 1936)."""
     samples = draw_samples(40, 120, 200, 2)
     counts = np.ones(120), np.ones(200)
-    bu, bi, pu, qi = compile_samples(samples, counts, 30, SEED)
+    bu, bi, pu, qi, _ = compile_samples(samples, counts, 30, SEED)
     whole = mean_prediction(samples) - bu[:, None] - bi
     values = np.linalg.svd(whole, compute_uv=False)
     left_out = np.linalg.norm(whole - pu @ qi.T)
@@ -129,7 +142,7 @@ def test_a_cut_keeps_the_largest_singular_values() -> None:
 def test_unknown_users_and_films_are_predicted_as_the_average() -> None:
     samples = draw_samples(5, 6, 7, 3)
     counts = np.arange(1, 7), np.arange(2, 9)
-    bu, bi, _, _ = compile_samples(samples, counts, 7, SEED)
+    bu, bi, *_ = compile_samples(samples, counts, 7, SEED)
     predicted = mean_prediction(samples)
     np.testing.assert_allclose(bi, np.average(predicted, axis=0, weights=counts[0]), atol=1e-5)
     by_user = np.average(predicted, axis=1, weights=counts[1])

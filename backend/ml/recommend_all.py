@@ -1,0 +1,144 @@
+"""Recommendations for every user of the training, into a Parquet file.
+
+Run it in `backend/`: python -m ml.recommend_all FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if __name__ == "__main__" and not __package__:
+    print("error: run by path: use python -m ml.recommend_all in backend/", file=sys.stderr)
+    sys.exit(2)
+
+from .cli import EXIT_CODES, Parser, add_noise, at_least, folder, print_lines, run
+from .live import DEFAULT_MODELS_DIR
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .snapshot import Snapshot
+
+CELLS_AT_ONCE = 1 << 21
+"""Scores of users by films, at most, in memory together: 16 MiB, and some copies."""
+
+
+class Block(NamedTuple):
+    """Recommendations for some users."""
+
+    user_ids: list[str]
+    movie_ids: NDArray[np.int64]
+    """TMDB ids, best first, (users, n); -1 where a user has rated all others."""
+    scores: NDArray[np.float64]
+    """Predicted stars, (users, n); NaN where there is no film."""
+
+
+def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
+    """What `serving.CollaborativeModel.recommend` says for every user, in bounded memory.
+
+    Args:
+        snapshot: a release in memory.
+        n: films for each user, at most.
+    """
+    import numpy as np
+
+    from .metrics import top_films
+
+    films = len(snapshot.movie_ids)
+    order = np.argsort(snapshot.movie_ids)  # of films with equal scores the lower id comes first
+    place = np.argsort(order)
+    ids, qi, bi = snapshot.movie_ids[order], snapshot.qi[order], snapshot.bi[order]
+    names, starts = list(snapshot.users), snapshot.rated_starts
+    step = max(1, CELLS_AT_ONCE // films)
+    for start in range(0, len(names), step):
+        end = min(start + step, len(names))
+        scores = snapshot.pu[start:end] @ qi.T + bi
+        seen = np.zeros(scores.shape, dtype=bool)
+        raters = np.repeat(np.arange(end - start), np.diff(starts[start : end + 1]))
+        seen[raters, place[snapshot.rated_movies[starts[start] : starts[end]]]] = True
+        top = top_films(scores, seen, min(n, films))
+        averages = snapshot.global_mean + snapshot.bu[start:end, None]
+        stars = (np.take_along_axis(scores, top, axis=1) + averages).clip(*snapshot.scale)
+        none = top < 0
+        yield Block(names[start:end], np.where(none, -1, ids[top]), np.where(none, np.nan, stars))
+
+
+def write_parquet(snapshot: Snapshot, path: Path, n: int) -> int:
+    """Write a row for each user and film, best first: user_id, movie_id, rank (from 1), score.
+
+    Returns:
+        How many rows.
+
+    Raises:
+        OSError: it could not be written; what was there stays.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from .files import replace_together
+
+    columns = {"user_id": pa.string(), "movie_id": pa.int64(), "rank": pa.int32()}
+    schema = pa.schema({**columns, "score": pa.float64()})
+    rows = 0
+    with (
+        progress_bar("recommending", " users", len(snapshot.users)) as bar,
+        replace_together(path) as (file,),
+        pq.ParquetWriter(file, schema) as writer,
+    ):
+        for block in recommend_all(snapshot, n):
+            user, rank = np.nonzero(block.movie_ids >= 0)
+            table = pa.table(
+                {
+                    "user_id": pa.array(block.user_ids, pa.string()).take(pa.array(user)),
+                    "movie_id": block.movie_ids[user, rank],
+                    "rank": (rank + 1).astype(np.int32),
+                    "score": block.scores[user, rank],
+                },
+                schema=schema,
+            )
+            writer.write_table(table)
+            rows += len(user)
+            bar.update(len(block.user_ids))
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The script; returns its exit code."""
+    parser = Parser(
+        prog="python -m ml.recommend_all",
+        description="Write each user's best films that they have not rated to a Parquet file.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("file", type=Path, help="to be written: user_id, movie_id, rank, score")
+    add("--models-dir", type=folder, default=DEFAULT_MODELS_DIR, metavar="DIR",
+        help="where the releases are (default ml/models)")  # fmt: skip
+    add("-n", type=at_least(1), default=10, help="films for each user, default %(default)s")
+    add_noise(parser)
+    return run(_work, parser.parse_args(argv))
+
+
+def _work(args: argparse.Namespace) -> None:
+    from functools import partial
+
+    from .release import read_live
+    from .snapshot import read_snapshot
+
+    snapshot = read_live(args.models_dir, partial(read_snapshot, mmap=False))
+    rows = write_parquet(snapshot, args.file, args.n)
+    if not args.quiet:
+        print_lines([f"{rows:,} recommendations for {len(snapshot.users):,} users in {args.file}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
