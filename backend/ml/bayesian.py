@@ -295,7 +295,8 @@ def compile_samples(
     implicit[:, 0] = samples.rated[:, 0].mean(axis=0, dtype=np.float64) + rated.T @ centres[1]
     # The columns of qi are orthogonal: over their squares, the product with them is the vector.
     lengths = np.einsum("if,if->f", qi, qi)
-    to_vector = (qi / np.where(lengths > 0, lengths, np.inf)).T.astype(np.float32) @ stacks[1]
+    lengths[lengths <= 1e-5 * lengths.max()] = np.inf  # rounding of the samples, no directions
+    to_vector = (qi / lengths).T.astype(np.float32) @ stacks[1]
     implicit[:, 1:] = (to_vector @ rated).T
     return bu, bi, pu, qi, implicit
 
