@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__
@@ -31,11 +31,8 @@ MANIFEST_FILE = "manifest.json"
 LIBRARIES = ("numpy", "scikit-surprise", "pandas", "numba", "joblib")
 
 _BUILD_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
-_PARTS = {
-    "build_id": str, "created": str, "data": dict, "model": dict, "metrics": list, "files": list,
-    "versions": dict,
-}  # fmt: skip
-"""What a reader relies on, and its type."""
+_FILE_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
+"""Of a file inside the release: it leads nowhere else, on any platform."""
 
 
 class Counts(NamedTuple):
@@ -50,8 +47,27 @@ class Counts(NamedTuple):
     """Whether all users are of the generated sample."""
 
 
+_PARTS: dict[str, Any] = {
+    "build_id": str, "created": str, "git_commit": str | None, "algorithm": str | None,
+    "parameters": dict | None, "tuning": dict | None, "seed": int | None,
+    "data": dict, **{f"data.{name}": int for name in Counts._fields},
+    "data.table_sha256": str | None, "data.sources": list,
+    "catalog": dict | None, "model": dict, "model.global_mean": float | int,
+    "model.rating_scale": list, "metrics": list, "gate": dict | None, "files": list,
+    "versions": dict, "versions.numpy": str, "versions.scikit-surprise": str,
+}  # fmt: skip
+"""What a reader relies on, and its type."""
+_ENTRIES: dict[str, dict[str, Any]] = {
+    "data.sources": {"name": str, "dropped": dict},
+    "metrics": {},
+    "files": {"name": str, "bytes": int, "sha256": str},
+}
+"""The same of the entries of those that are lists."""
+_MISSING = object()
+
+
 def is_build_id(text: str) -> bool:
-    """Whether `text` can be a build's id: date, time (UTC) and six random hexadecimal digits."""
+    """Whether `text` can be a build's id, see `_make_build_id`."""
     return bool(_BUILD_ID.fullmatch(text))
 
 
@@ -85,15 +101,8 @@ def count(trainset: Trainset) -> Counts:
 
 
 def counts_of(manifest: Mapping[str, Any]) -> Counts:
-    """The counts that a manifest tells.
-
-    Raises:
-        DamagedReleaseError: it does not.
-    """
-    try:
-        return Counts(**{name: manifest["data"][name] for name in Counts._fields})
-    except KeyError as error:
-        raise DamagedReleaseError(f"{MANIFEST_FILE} lacks data.{error.args[0]}") from None
+    """The counts that a manifest tells."""
+    return Counts(**{name: manifest["data"][name] for name in Counts._fields})
 
 
 def draft_manifest(
@@ -117,7 +126,7 @@ def draft_manifest(
     now = datetime.now(UTC)
     return {
         "schema_version": SCHEMA_VERSION,
-        "build_id": f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        "build_id": _make_build_id(now),
         "created": f"{now:%Y-%m-%dT%H:%M:%SZ}",
         "git_commit": _git_commit(),
         "algorithm": algorithm,
@@ -136,6 +145,14 @@ def draft_manifest(
         "files": [],
         "versions": installed_versions(),
     }
+
+
+def _make_build_id(now: datetime) -> str:
+    """Date and time (UTC), the microsecond in five hexadecimal digits, a random one.
+
+    So ids are in order of time, also of two builds in one second.
+    """
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond:05x}{secrets.randbelow(16):x}"
 
 
 def describe_scores(evaluations: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:
@@ -180,11 +197,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} is of schema {schema}, and this version of ml reads up to {SCHEMA_VERSION}: "
             "update the code, or go back to an older release with --rollback"
         )
-    wrong = [name for name, kind in _PARTS.items() if not isinstance(found.get(name), kind)]
-    wrong += [name for name in ("build_id",) if not is_build_id(str(found.get(name)))]
-    wrong += ["files" for entry in found.get("files") or [] if not _is_file_entry(entry)]
+    wrong = _first_wrong(found)
     if wrong:
-        raise DamagedReleaseError(f"{path} is not what a build writes: look at {wrong[0]!r}")
+        raise DamagedReleaseError(f"{path} is not what a build writes: look at {wrong!r}")
     return dict(found)
 
 
@@ -193,15 +208,33 @@ def write_manifest(manifest: Mapping[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _is_file_entry(entry: object) -> bool:
-    """Whether it names a file inside the release, its size and its hash."""
-    if not isinstance(entry, dict):
-        return False
-    name, size, digest = (entry.get(key) for key in ("name", "bytes", "sha256"))
-    if not (isinstance(name, str) and isinstance(size, int) and isinstance(digest, str)):
-        return False
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
+def _first_wrong(manifest: dict[str, Any]) -> str | None:
+    """The first part that is missing or of another type than a reader relies on."""
+    for name, kind in _PARTS.items():
+        if not isinstance(_part(manifest, name), kind):
+            return name
+    for name, kinds in _ENTRIES.items():
+        for entry in _part(manifest, name):
+            if not isinstance(entry, dict) or not all(
+                isinstance(entry.get(key, _MISSING), kind) for key, kind in kinds.items()
+            ):
+                return name
+    scale = manifest["model"]["rating_scale"]
+    sound = {
+        "build_id": is_build_id(manifest["build_id"]),
+        "metrics": all(isinstance(s.get("rmse", 0), float | int) for s in manifest["metrics"]),
+        "model.rating_scale": [isinstance(bound, float | int) for bound in scale] == [True, True],
+        "files": all(_FILE_NAME.fullmatch(entry["name"]) for entry in manifest["files"]),
+    }
+    return next((name for name, is_sound in sound.items() if not is_sound), None)
+
+
+def _part(manifest: dict[str, Any], name: str) -> Any:
+    """A part of a manifest by its path with dots, whose first steps are there."""
+    part: Any = manifest
+    for key in name.split("."):
+        part = part.get(key, _MISSING)
+    return part
 
 
 def _git_commit() -> str | None:
