@@ -70,16 +70,19 @@ class CollaborativeModel:
         """
         return self._snapshot.rows_of(movie_ids) >= 0
 
-    def predict(self, user: str | FoldedUser, movie_ids: ArrayLike) -> NDArray[np.float64]:
+    def predict(
+        self, user: str | FoldedUser, movie_ids: ArrayLike, *, unknown: float | None = None
+    ) -> NDArray[np.float64]:
         """Predicted ratings in stars, (n,), as `svd.predict(user, movie_id).est` of Surprise.
 
-        They are clipped to the scale of the ratings. A film that the model does not know gets
-        what the user gives on average, a user whom it does not know what the film gets: ask
-        `knows_movies` where that makes a difference.
+        They are clipped to the scale of the ratings. For a user whom the model does not know they
+        are what the films get on average.
 
         Args:
             user: the app's id, or a folded-in user.
             movie_ids: TMDB ids, (n,).
+            unknown: what a film gets that the model does not know, NaN for example; by default,
+                as Surprise has it, what the user gives on average.
 
         Raises:
             MovieIdError: ids that are no integers.
@@ -93,7 +96,10 @@ class CollaborativeModel:
             estimates += now.scores(rows, vector)
         else:
             estimates[known] += now.scores(rows[known], vector)
-        return estimates.clip(*now.scale)
+        estimates = estimates.clip(*now.scale)
+        if unknown is not None:
+            estimates[~known] = unknown
+        return estimates
 
     def recommend(
         self,

@@ -1,0 +1,138 @@
+"""Is folding in worth it: users held out whole, some ratings revealed, three ways to serve.
+
+Run it in `backend/`: python -m benchmarks.fold_in [--seeds N] [--data-dir DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Container
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import pandas as pd
+from surprise import SVD, AlgoBase
+from tqdm import tqdm
+
+from ml import movielens
+from ml.build_collaborative import save_models
+from ml.evaluation import ALL, Score, evaluate
+from ml.serving import load_collaborative
+from ml.splits import k_folds, new_users
+from ml.training import ALGORITHMS, PLAN, make_fit
+from ml.trainset import ArrayTrainset, make_trainset
+
+REVEALED = (5, 10, 20, 50)
+UNKNOWN, FOLDED, RETRAINED = "unknown user", "fold-in", "full retrain"
+TRAINED = "trained vectors"
+
+Fit = Callable[[ArrayTrainset], SVD]
+
+
+def serve(trainset: ArrayTrainset, *, base: pd.DataFrame, fit: Fit, folded: Container[str]) -> SVD:
+    """A model of the table `base` alone, with those of the trainset's users that are in `folded`.
+
+    It is published and loaded as a service does it, and then put into the arrays of a model of the
+    whole trainset, where users that are neither in `base` nor folded in are unknown.
+    """
+    base_set = make_trainset(base, trainset.rating_scale)
+    with tempfile.TemporaryDirectory() as folder:
+        save_models(fit(base_set), base_set, folder)
+        model = load_collaborative(folder)
+    now = model._snapshot
+    items = np.array(trainset.raw_items())
+    rows = now.rows_of(items)
+    svd = AlgoBase.fit(SVD(n_factors=now.qi.shape[1]), trainset)
+    # Predictions start from the whole trainset's mean: the films' biases make up for it.
+    shift = now.global_mean - trainset.global_mean
+    svd.bi = np.where(rows >= 0, now.bi[rows], 0.0) + shift
+    svd.qi = np.where(rows[:, None] >= 0, now.qi[rows], 0.0)
+    svd.bu, svd.pu = np.zeros(trainset.n_users), np.zeros((trainset.n_users, svd.qi.shape[1]))
+    for inner, user in enumerate(trainset.raw_users()):
+        row = slice(*trainset.by_user.starts[inner : inner + 2].tolist())
+        if user in folded:
+            rated = items[trainset.by_user.others[row]].tolist()
+            stars = trainset.by_user.ratings[row].tolist()
+            found = model.fold_in(dict(zip(rated, stars, strict=True)))
+            svd.bu[inner], svd.pu[inner] = found.bias, found.vector
+        elif model.knows_user(user):
+            svd.bu[inner], svd.pu[inner] = now.bu[now.users[user]], now.pu[now.users[user]]
+    return svd
+
+
+def compare_new_users(
+    table: pd.DataFrame, algorithm: str, revealed: int, seed: int
+) -> dict[str, Score]:
+    """A tenth of the users held out but for some ratings: errors and rankings of three ways.
+
+    Args:
+        table: a ratings table.
+        algorithm: see `training.ALGORITHMS`.
+        revealed: ratings known of each user held out.
+        seed: of the users, the ratings and the training.
+    """
+    fit = make_fit(algorithm, PLAN, seed)
+    split = new_users(table["user_id"], revealed, seed)
+    held_out = set(table["user_id"].iloc[split.test])
+    base = table[~table["user_id"].isin(held_out)]
+    fits = {
+        UNKNOWN: partial(serve, base=base, fit=fit, folded=()),
+        FOLDED: partial(serve, base=base, fit=fit, folded=held_out),
+        RETRAINED: fit,
+    }
+    scores = evaluate(table, [split], fits)
+    return {score.model: score for score in scores if score.users == ALL}
+
+
+def compare_known_users(table: pd.DataFrame, algorithm: str, seed: int) -> dict[str, Score]:
+    """A fifth of the ratings held out: the trained vectors, and those folded in from the rest."""
+    fit = make_fit(algorithm, PLAN, seed)
+    split = next(k_folds(len(table), 5, seed))
+    base = table.iloc[split.train]
+    everyone = set(table["user_id"])
+    fits = {TRAINED: fit, FOLDED: partial(serve, base=base, fit=fit, folded=everyone)}
+    scores = evaluate(table, [split], fits)
+    return {score.model: score for score in scores if score.users == ALL}
+
+
+def main() -> None:
+    """Print a Markdown table for each of the two questions."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=movielens.DEFAULT_DATA_DIR)
+    parser.add_argument("--seeds", type=int, default=5)
+    args = parser.parse_args()
+    table = movielens.load("ml-100k", args.data_dir, None).ratings
+    new = {(a, k): [] for a in ALGORITHMS for k in REVEALED}
+    known = {a: [] for a in ALGORITHMS}
+    with tqdm(total=args.seeds * (len(new) + len(known)), disable=None) as bar:
+        for seed in range(args.seeds):
+            for algorithm, revealed in new:
+                new[algorithm, revealed].append(compare_new_users(table, algorithm, revealed, seed))
+                bar.update()
+            for algorithm, found in known.items():
+                found.append(compare_known_users(table, algorithm, seed))
+                bar.update()
+    ways = UNKNOWN, FOLDED, RETRAINED
+    print(f"New users, means of {args.seeds} draws of a tenth of the users; RMSE, NDCG@10\n")
+    print("| algorithm | ratings known | " + " | ".join(ways) + " |")
+    print("|---|---:|" + "---|" * len(ways))
+    for (algorithm, revealed), scores in new.items():
+        cells = [describe(scores, way) for way in ways]
+        print(f"| `{algorithm}` | {revealed} | " + " | ".join(cells) + " |")
+    print("\nKnown users, a random fifth of the ratings held out\n")
+    print(f"| algorithm | {TRAINED} | folded in from the same ratings |\n|---|---|---|")
+    for algorithm, scores in known.items():
+        print(f"| `{algorithm}` | {describe(scores, TRAINED)} | {describe(scores, FOLDED)} |")
+
+
+def describe(scores: list[dict[str, Score]], way: str) -> str:
+    """Mean RMSE and NDCG@10."""
+    rmse = mean(found[way].measures.rmse or 0.0 for found in scores)
+    return f"{rmse:.4f}, {mean(found[way].measures.ndcg or 0.0 for found in scores):.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A fusion service: content-based and collaborative scores in one ranking, fresh for every user.
+
+Run it in `backend/`: uvicorn examples.fusion_service:app
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+from fastapi import FastAPI, HTTPException
+
+from ml.errors import ReleaseError, RequestError
+from ml.serving import CollaborativeModel, load_collaborative
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+MODELS_DIR = os.environ.get("MODELS_DIR")
+RELOAD_SECONDS = float(os.environ.get("RELOAD_SECONDS", "60"))
+logger = logging.getLogger("fusion")
+
+model: CollaborativeModel | None = None
+ratings: dict[str, dict[int, float]] = {}
+"""Stands in for the app's table: stars by film by user."""
+catalog = np.arange(1, 10_001)
+content_scores = np.random.default_rng(0).uniform(1, 5, len(catalog))
+"""Stand in for the app's content-based model: its films, and stars as it predicts them."""
+
+
+async def follow_releases() -> None:
+    """Have the live release in memory: as soon as there is one, and each one after it."""
+    global model
+    while True:
+        try:
+            if model is None:
+                model = await asyncio.to_thread(load_collaborative, MODELS_DIR)
+            elif await asyncio.to_thread(model.reload_if_changed):
+                logger.info("serving release %s", model.manifest["build_id"])
+        except (ReleaseError, OSError) as error:
+            logger.warning("%s; serving with what there is", error)
+        await asyncio.sleep(RELOAD_SECONDS)
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Follow the releases as long as the service runs."""
+    following = asyncio.create_task(follow_releases())
+    yield
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+def collaborative_weight(rated: int) -> float:
+    """How much the collaborative score counts, by how many films the user has rated."""
+    if rated < 5:
+        return 0.0
+    return 0.3 * rated / 20 if rated < 20 else 0.7
+
+
+@app.put("/users/{user_id}/ratings/{movie_id}")
+def rate(user_id: str, movie_id: int, stars: float) -> None:
+    """Take a rating; the next ranking knows of it."""
+    if not 0.5 <= stars <= 5:
+        raise HTTPException(422, f"{stars:g} stars: expected 0.5 to 5")
+    ratings.setdefault(user_id, {})[movie_id] = stars
+
+
+@app.get("/users/{user_id}/recommendations")
+def recommend(user_id: str, n: int = 10) -> list[dict[str, float]]:
+    """The best films of the catalog for this user, best first, without those already rated."""
+    rated = ratings.get(user_id, {})
+    scores = content_scores.copy()
+    weight = collaborative_weight(len(rated))
+    if model is not None and weight:
+        try:
+            now = model.predict(model.fold_in(rated), catalog, unknown=np.nan)
+        except RequestError as error:
+            raise HTTPException(422, str(error)) from None
+        scores = np.where(np.isnan(now), scores, (1 - weight) * scores + weight * now)
+    scores[np.isin(catalog, list(rated))] = -np.inf
+    best = np.argsort(-scores, kind="stable")[:n]
+    return [{"movie_id": int(catalog[i]), "score": float(scores[i])} for i in best]
+
+
+@app.get("/health")
+def health() -> dict[str, str | None]:
+    """Which release is served."""
+    return {"release": model.manifest["build_id"] if model else None}
