@@ -137,11 +137,13 @@ def verify_release(folder: Path) -> dict[str, Any]:
     """The manifest of the release in `folder`, once all of its files have their sizes and hashes.
 
     Raises:
-        ReleaseError: they have not; or see `manifest.read_manifest`.
+        ReleaseError: they have not, or the pickles are not among them; or see
+            `manifest.read_manifest`.
     """
     manifest = read_manifest(folder)
-    for entry in manifest["files"]:
-        with open_verified(folder, manifest, entry["name"]):
+    named = {entry["name"] for entry in manifest["files"]}
+    for name in sorted(named | {MODEL_FILE, TRAINSET_FILE}):
+        with open_verified(folder, manifest, name):
             pass
     return manifest
 
@@ -219,7 +221,7 @@ def check_versions(folder: Path, manifest: Mapping[str, Any]) -> None:
 
     made = manifest["versions"]
     for library, parts in (("scikit-surprise", 3), ("numpy", 1)):
-        here, then = version(library), str(made.get(library))
+        here, then = version(library), made[library]
         if here.split(".")[:parts] != then.split(".")[:parts]:
             raise OtherVersionsError(
                 f"{folder} was pickled with {library} {then}, and {here} is installed: install "
@@ -233,14 +235,10 @@ def read_held_out(folder: Path) -> NDArray[Any] | None:
     Raises:
         ReleaseError: see `open_verified` and `manifest.read_manifest`.
     """
-    import numpy as np
-
     manifest = read_manifest(folder)
     if HELD_OUT_FILE not in {entry["name"] for entry in manifest["files"]}:
         return None
-    with open_verified(folder, manifest, HELD_OUT_FILE) as file:
-        rows: NDArray[Any] = np.load(file, allow_pickle=False)
-    return rows
+    return _read_array(folder, manifest, HELD_OUT_FILE)
 
 
 def load_arrays(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]:
@@ -253,8 +251,6 @@ def load_arrays(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]:
     Raises:
         ReleaseError: see `open_verified` and `manifest.read_manifest`.
     """
-    import numpy as np
-
     manifest = read_manifest(folder)
     arrays = {}
     published = {entry["name"] for entry in manifest["files"]}
@@ -262,10 +258,29 @@ def load_arrays(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]:
         file_name = f"{ARRAYS}/{name}.npy"
         if name == IMPLICIT and file_name not in published:
             continue
-        with open_verified(folder, manifest, file_name) as file:
-            arrays[name] = (
-                np.load(folder / file_name, mmap_mode="r", allow_pickle=False)
-                if mmap
-                else np.load(file, allow_pickle=False)
-            )
+        arrays[name] = _read_array(folder, manifest, file_name, mmap=mmap)
     return arrays
+
+
+def _read_array(
+    folder: Path, manifest: Mapping[str, Any], name: str, *, mmap: bool = False
+) -> NDArray[Any]:
+    """An array of a release, verified; objects in it are refused, not unpickled.
+
+    Raises:
+        DamagedReleaseError: see `open_verified`; or the file is another than a build writes.
+    """
+    from numpy.lib import format as npy
+
+    with open_verified(folder, manifest, name) as file:
+        try:
+            array: NDArray[Any] = (
+                npy.open_memmap(folder / name, mode="r")
+                if mmap
+                else npy.read_array(file, allow_pickle=False)
+            )
+        except ValueError as error:
+            raise DamagedReleaseError(
+                f"{folder / name} is no array of numbers ({error!s:.80}): build anew"
+            ) from None
+    return array
