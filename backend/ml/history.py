@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ml.history")
 
 LOG_FILE = "history.jsonl"
+KEYS = "time", "build_id", "action"
+"""Of a line of the log."""
 LEFT_BEHIND = 3600.0
 """Seconds after which an unfinished release is taken for one that a crash left behind."""
 PUBLISH, FORCE, ROLLBACK = "publish", "force-publish", "rollback"
@@ -48,11 +50,8 @@ def log_switch(models_dir: Path, build_id: str, action: str, when: datetime | No
         action: PUBLISH, FORCE or ROLLBACK.
         when: in UTC; default now.
     """
-    line = {
-        "time": f"{when or datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "build_id": build_id,
-        "action": action,
-    }
+    time_text = f"{when or datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    line = dict(zip(KEYS, (time_text, build_id, action), strict=True))
     try:
         with (models_dir / LOG_FILE).open("ab+") as file:
             if file.tell():
@@ -80,7 +79,7 @@ def read_log(models_dir: Path) -> list[dict[str, str]]:
             found = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict) and {"time", "build_id", "action"} <= found.keys():
+        if isinstance(found, dict) and all(isinstance(found.get(key), str) for key in KEYS):
             lines.append(found)
     return lines
 

@@ -42,10 +42,11 @@ def describe_inputs(build: Build) -> dict[str, Any]:
 
 def find_same(models_dir: Path, inputs: Mapping[str, Any]) -> str | None:
     """The whole live release that was made of the same, or one that was gone back from."""
-    for build_id in {live_id(models_dir), *history.rolled_back(models_dir)} - {None}:
-        folder = release_folder(models_dir, str(build_id))
+    live, kept = live_id(models_dir), set(history.build_ids(models_dir))
+    left = sorted(history.rolled_back(models_dir) & kept)
+    for build_id in [live, *left] if live else left:
         try:
-            made = verify_release(folder)
+            made = verify_release(release_folder(models_dir, build_id))
         except ReleaseError as error:
             logger.warning("%s", error)
             continue
@@ -54,7 +55,7 @@ def find_same(models_dir: Path, inputs: Mapping[str, Any]) -> str | None:
             asked["parameters"] = made["tuning"].get("from")
             asked["tuning"] = {key: made["tuning"].get(key) for key in ("sets", "minutes")}
         if {name: asked.get(name) for name in inputs} == inputs:
-            return str(build_id)
+            return build_id
     return None
 
 

@@ -366,7 +366,7 @@ def test_a_copy_that_followed_the_links_says_what_to_do_and_can_be_built_into_th
         assert (done.stdout, done.stderr.splitlines()[-1]) == ("", f"error: {said}")
     assert contents(copied) == before
     shutil.rmtree(copied / "live")
-    assert build(run, copied, *SAMPLE) == live_folder(copied).name
+    assert build(copied) == live_folder(copied).name
     assert load_models(copied)[1].n_ratings == 26_765
 
 
@@ -403,8 +403,9 @@ def test_two_builds_of_the_same_give_the_same_arrays_byte_for_byte_and_another_s
     args = SMALL if algorithm == "svd" else ("--algorithm", algorithm, "--factors", "5")
     hashes = {}
     for name, seed, hash_seed in (("one", "0", "1"), ("again", "0", "2"), ("other", "7", "1")):
-        build(run, tmp_path / name, "--dataset", "sample", *args, "--seed", seed,
-              PYTHONHASHSEED=hash_seed)  # fmt: skip
+        done = run(BUILD, "--dataset", "sample", *args, "--seed", seed, "--models-dir",
+                   tmp_path / name, PYTHONHASHSEED=hash_seed)  # fmt: skip
+        assert done.returncode == 0, done.stderr
         files = read_manifest(live_folder(tmp_path / name))["files"]
         hashes[name] = {
             entry["name"]: entry["sha256"] for entry in files if entry["name"].endswith(".npy")
