@@ -9,10 +9,10 @@ import asyncio
 import logging
 import os
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Path, Query
 
 from ml.errors import ReleaseError, RequestError
 from ml.serving import CollaborativeModel, load_collaborative
@@ -67,7 +67,7 @@ def collaborative_weight(rated: int) -> float:
 
 
 @app.put("/users/{user_id}/ratings/{movie_id}")
-def rate(user_id: str, movie_id: int, stars: float) -> None:
+def rate(user_id: str, movie_id: Annotated[int, Path(ge=1, lt=1 << 31)], stars: float) -> None:
     """Take a rating; the next ranking knows of it."""
     if not 0.5 <= stars <= 5:
         raise HTTPException(422, f"{stars:g} stars: expected 0.5 to 5")
@@ -75,9 +75,9 @@ def rate(user_id: str, movie_id: int, stars: float) -> None:
 
 
 @app.get("/users/{user_id}/recommendations")
-def recommend(user_id: str, n: int = 10) -> list[dict[str, float]]:
+def recommend(user_id: str, n: Annotated[int, Query(ge=1)] = 10) -> list[dict[str, int | float]]:
     """The best films of the catalog for this user, best first, without those already rated."""
-    rated = ratings.get(user_id, {})
+    rated = dict(ratings.get(user_id, {}))  # as of now: another request may add to it
     scores = content_scores.copy()
     weight = collaborative_weight(len(rated))
     if model is not None and weight:
@@ -86,8 +86,8 @@ def recommend(user_id: str, n: int = 10) -> list[dict[str, float]]:
         except RequestError as error:
             raise HTTPException(422, str(error)) from None
         scores = np.where(np.isnan(now), scores, (1 - weight) * scores + weight * now)
-    scores[np.isin(catalog, list(rated))] = -np.inf
-    best = np.argsort(-scores, kind="stable")[:n]
+    left = np.flatnonzero(~np.isin(catalog, list(rated)))
+    best = left[np.argsort(-scores[left], kind="stable")[:n]]
     return [{"movie_id": int(catalog[i]), "score": float(scores[i])} for i in best]
 
 
