@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import secrets
@@ -239,10 +240,12 @@ def _part(manifest: dict[str, Any], name: str) -> Any:
 
 def _git_commit() -> str | None:
     """Of the repository that this file is in; None where there is none, or no git."""
+    env = {name: value for name, value in os.environ.items() if name != "GIT_DIR"}  # of a hook
     try:
         done = subprocess.run(
             ["git", "rev-parse", "--verify", "HEAD"],  # noqa: S607  git as found on the path
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False,
+            cwd=Path(__file__).parent, env=env, capture_output=True, text=True, timeout=10,
+            check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

@@ -292,6 +292,15 @@ def test_a_line_that_a_crash_kept_from_the_log_is_written_by_the_next(
     assert actions == [(first, "publish"), (second, "publish"), (first, "rollback")]
 
 
+def test_a_log_that_cannot_be_written_is_a_warning_and_the_release_is_live(
+    models: Path, releases: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    (models / "history.jsonl").mkdir(parents=True)
+    (first,) = releases(1)
+    assert f"{first} is live; history.jsonl could not be written: " in caplog.text
+    assert load_models(models)[0].build_id == first
+
+
 # --keep
 
 
@@ -325,6 +334,18 @@ def test_the_live_release_is_never_let_go_and_what_was_live_before_may_be(
     assert build_ids(models) == [new]
     assert_live(models, new, "force-publish")
     assert ask("--rollback").returncode == 2
+
+
+def test_what_a_crash_left_of_a_release_goes_with_the_next_but_not_what_is_being_written(
+    models: Path, releases: Callable[..., list[str]]
+) -> None:
+    left, young = (models / "releases" / f".20260101-000000-{n}.tmp" for n in ("aaaaaa", "bbbbbb"))
+    for folder in (left, young):
+        (folder / "arrays").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    (first,) = releases(1)
+    assert {path.name for path in (models / "releases").iterdir()} == {young.name, first}
+    assert build_ids(models) == [first]
 
 
 # --if-changed
