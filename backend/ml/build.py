@@ -102,7 +102,7 @@ def run_build(args: argparse.Namespace) -> None:
         page = _report(build, svd, draft, held_out) if args.report and held_out else None
         if not (args.force_publish or all(check.passed for check in checks)):
             folder = publishing.refuse(svd, trainset, args.models_dir, draft, page)
-            raise describe_refusal(checks, folder)
+            raise describe_refusal(checks, summary.from_here(folder))
         folder = publishing.publish(
             svd, trainset, args.models_dir, draft=draft, report=page, keep=args.keep,
             held_out=held_out.rows() if held_out else None, forced=not draft["gate"]["passed"],

@@ -14,6 +14,9 @@ TOP = 10
 LIKED = 4.0
 """Stars from which on a held-out rating counts as a film worth recommending."""
 
+BLOCK = 64
+"""Films of which the best is looked at first, in `top_films`."""
+
 
 def rmse(errors: NDArray[np.float64]) -> float:
     """Root of the mean squared error, in stars (Herlocker et al. 2004, section 4.1)."""
@@ -71,30 +74,33 @@ def popularity(top: NDArray[np.integer], ratings_per_film: NDArray[np.integer]) 
 
 
 def top_films(
-    scores: NDArray[np.float64], seen: NDArray[np.bool_], places: int = TOP
+    scores: NDArray[np.float64], seen: NDArray[np.bool_] | None = None, places: int = TOP
 ) -> NDArray[np.intp]:
     """The unseen films with the highest scores, best first; of equal scores the lower inner id.
 
     Args:
-        scores: (users, films).
+        scores: (users, films); minus infinity is never recommended.
         seen: what may not be recommended, (users, films).
         places: length of a list.
 
     Returns:
         Inner film ids, (users, places); -1 where a user has seen all others.
     """
-    unseen = np.where(seen, -np.inf, scores)
-    size = min(places, unseen.shape[1])
-    last = -np.partition(-unseen, size - 1, axis=1)[:, size - 1 : size]
-    chosen = unseen > last
-    ties = unseen == last
-    missing = size - chosen.sum(axis=1, keepdims=True)
-    chosen |= ties & (np.cumsum(ties, axis=1, dtype=np.int32) <= missing)
-    films = np.nonzero(chosen)[1].reshape(len(unseen), size)
-    values = np.take_along_axis(unseen, films, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    films = np.take_along_axis(films, order, axis=1)
-    found = np.isfinite(np.take_along_axis(unseen, films, axis=1))
-    top = np.full((len(scores), places), -1, dtype=np.intp)
-    top[:, :size] = np.where(found, films, -1)
+    unseen = scores if seen is None else np.where(seen, -np.inf, scores)
+    users, films = unseen.shape
+    size = min(places, films)
+    # No film below the size-th highest of some films' scores is among the best: of those that are
+    # highest in their block of films few remain to be sorted.
+    blocks = films // BLOCK
+    some = unseen
+    if blocks > size:
+        some = unseen[:, : blocks * BLOCK].reshape(users, blocks, BLOCK).max(axis=2)
+    bound = np.partition(some, some.shape[1] - size, axis=1)[:, some.shape[1] - size, None]
+    rows, chosen = np.nonzero(unseen >= bound)
+    values = unseen[rows, chosen]
+    order = np.lexsort((chosen, -values, rows))
+    starts = np.searchsorted(rows, np.arange(users))
+    best = order[starts[:, None] + np.arange(size)]
+    top = np.full((users, places), -1, dtype=np.intp)
+    top[:, :size] = np.where(np.isfinite(values[best]), chosen[best], -1)
     return top

@@ -60,10 +60,9 @@ def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
     for start in range(0, len(names), step):
         end = min(start + step, len(names))
         scores = snapshot.pu[start:end] @ qi.T + bi
-        seen = np.zeros(scores.shape, dtype=bool)
         raters = np.repeat(np.arange(end - start), np.diff(starts[start : end + 1]))
-        seen[raters, place[snapshot.rated_movies[starts[start] : starts[end]]]] = True
-        top = top_films(scores, seen, min(n, films))
+        scores[raters, place[snapshot.rated_movies[starts[start] : starts[end]]]] = -np.inf
+        top = top_films(scores, places=min(n, films))
         averages = snapshot.global_mean + snapshot.bu[start:end, None]
         stars = (np.take_along_axis(scores, top, axis=1) + averages).clip(*snapshot.scale)
         none = top < 0

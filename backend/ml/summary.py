@@ -55,7 +55,7 @@ def describe_build(
         f"{'Gate' if not n else '':10}{text}" for n, text in enumerate(failed or [checks[0].text])
     )
     lines.extend(
-        f"{'Files' if not n else '':10}{_from_here(path)} ({path.stat().st_size / 1e6:.1f} MB)"
+        f"{'Files' if not n else '':10}{from_here(path)} ({path.stat().st_size / 1e6:.1f} MB)"
         for n, path in enumerate(files)
     )
     lines.append(f"Release   {release.name}")
@@ -66,7 +66,7 @@ def describe_build(
 def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]:
     """A table of the releases kept, the newest first; the live one is marked."""
     if not releases:
-        return [f"no releases in {_from_here(models_dir)}"]
+        return [f"no releases in {from_here(models_dir)}"]
     titles = "release", "ratings", "of the app", "users", "films", "RMSE", "algorithm"
     lines = ["  {:22} {:>11} {:>11} {:>9} {:>7} {:>7}  {}".format(*titles)]
     for listed in releases:
@@ -177,7 +177,7 @@ def _describe_known_pair(svd: SVD, combined: pd.DataFrame) -> str:
     )
 
 
-def _from_here(path: Path) -> Path:
+def from_here(path: Path) -> Path:
     """`path` as one would type it here."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

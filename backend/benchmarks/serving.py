@@ -1,0 +1,141 @@
+"""The serving module against a loop over `svd.predict`, in one run; loading at two sizes.
+
+Run it in `backend/`: python -m benchmarks.serving [--data-dir DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import joblib
+import numpy as np
+from surprise import SVD, AlgoBase
+
+from ml import movielens
+from ml.build_collaborative import save_models, train_svd_model
+from ml.ratings import make_ratings
+from ml.recommend_all import recommend_all
+from ml.serving import load_collaborative
+from ml.trainset import ArrayTrainset, make_trainset
+
+LARGE = 200_948, 87_585, 32_000_204
+"""Users, films and ratings of ml-32m."""
+
+
+def time_calls(*calls: Callable[[], object], runs: int) -> list[float]:
+    """Median milliseconds of each call, made in turn."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(runs):
+        for call, found in zip(calls, times, strict=True):
+            started = perf_counter()
+            call()
+            found.append(1e3 * (perf_counter() - started))
+    return [median(found) for found in times]
+
+
+def draw_large() -> tuple[SVD, ArrayTrainset]:
+    """A model of ml-32m's shape that nothing was learned for."""
+    users, films, ratings = LARGE
+    rng = np.random.default_rng(0)
+    codes = np.sort(rng.integers(0, users, ratings))
+    codes[:users] = np.arange(users)
+    movies = rng.integers(0, films, ratings)
+    movies[:films] = np.arange(films)
+    names = np.array([f"ml_{user}" for user in range(users)])
+    import pandas as pd
+
+    table = make_ratings(
+        pd.Categorical.from_codes(np.sort(codes).astype(np.int32), names),
+        movies * 17 + 2,
+        rng.integers(1, 6, ratings),
+    )
+    trainset = make_trainset(table)
+    svd = AlgoBase.fit(SVD(n_factors=100), trainset)
+    svd.bu, svd.bi = rng.normal(size=trainset.n_users), rng.normal(size=trainset.n_items)
+    svd.pu, svd.qi = (rng.normal(0, 0.1, (n, 100)) for n in (trainset.n_users, trainset.n_items))
+    return svd, trainset
+
+
+def time_start(models: Path, mmap: bool) -> tuple[float, float, float]:
+    """Of five fresh processes, median: seconds of import and loading, and MiB at the highest."""
+    code = (
+        "import re; from time import perf_counter as now; a = now(); "
+        "from ml.serving import load_collaborative; b = now(); "
+        f"model = load_collaborative({str(models)!r}, mmap={mmap}); c = now(); "
+        "model.recommend('ml_1'); "
+        r"kib = int(re.search(r'VmHWM:\s+(\d+)', open('/proc/self/status').read())[1]); "
+        "print(b - a, c - b, kib / 1024)"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(5)
+    ]
+    columns = zip(*(map(float, run.stdout.split()) for run in runs), strict=True)
+    return tuple(map(median, columns))  # type: ignore[return-value]
+
+
+def serve_small(models: Path) -> None:
+    """Print times of single calls on ML-100K."""
+    svd, model = joblib.load(models / "svd_model.pkl"), load_collaborative(models)
+    rng = np.random.default_rng(0)
+    films = rng.choice(model.movie_ids, 10_000)
+    listed = films.tolist()
+    ratings = {film: float(rng.integers(1, 6)) for film in model.movie_ids[:100].tolist()}
+    calls: dict[str, Callable[[], object]] = {
+        "loop over `svd.predict`, 10,000 candidates": lambda: [
+            svd.predict("ml_1", film).est for film in listed
+        ],
+        "`predict`, the same, an array": lambda: model.predict("ml_1", films),
+        "`recommend` among the same, an array": lambda: model.recommend("ml_1", 10, films),
+        "`recommend` among the same, a list": lambda: model.recommend("ml_1", 10, listed),
+        "`recommend` among all films": lambda: model.recommend("ml_1"),
+        "`fold_in` of 100 ratings": lambda: model.fold_in(ratings),
+        "`similar`": lambda: model.similar(11),
+        "`recommend_all`, 943 users": lambda: list(recommend_all(model._snapshot)),
+    }
+    found = time_calls(*calls.values(), runs=51)
+    print(
+        "| ML-100K, 100 factors | ms, median of 51 | times as fast as the loop |\n|---|---:|---:|"
+    )
+    for name, milliseconds in zip(calls, found, strict=True):
+        ratio = f"{found[0] / milliseconds:.0f}" if "the same" in name else ""
+        print(f"| {name} | {milliseconds:.3f} | {ratio} |")
+
+
+def main() -> None:
+    """Print Markdown tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=movielens.DEFAULT_DATA_DIR)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        small, large = Path(folder, "small"), Path(folder, "large")
+        table = movielens.load("ml-100k", args.data_dir, None).ratings
+        save_models(*train_svd_model(table), str(small))
+        serve_small(small)
+        save_models(*draw_large(), str(large))
+        print("\n| start of a service | import, s | load, s | memory, MiB |\n|---|---:|---:|---:|")
+        for name, models in (
+            ("ML-100K", small),
+            (f"ml-32m's shape, {LARGE[2]:,} ratings", large),
+        ):
+            for mmap in (False, True):
+                label = f"{name}{', `mmap=True`' if mmap else ''}"
+                print("| {} | {:.3f} | {:.3f} | {:,.0f} |".format(label, *time_start(models, mmap)))
+        snapshot = load_collaborative(large)._snapshot
+        blocks = recommend_all(snapshot)
+        started = perf_counter()
+        users = sum(len(block.user_ids) for block in islice(blocks, 100))
+        rate = users / (perf_counter() - started)
+        print(f"\n`recommend_all` at ml-32m's shape: {rate:,.0f} users a second")
+
+
+if __name__ == "__main__":
+    main()
