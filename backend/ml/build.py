@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import movielens, publishing, ratings, summary
 from .app_ratings import read_app_ratings_or_stop
 from .cli import print_lines, resolve_catalog
-from .errors import DamagedReleaseError, ReleaseError, UsageError
+from .errors import ReleaseError, UsageError
 from .files import locked
 from .gate import Check, Published, check_model, describe_refusal, keep_real_model, too_few
 from .live import MODEL_FILE, REPORT_FILE, TRAINSET_FILE, live_id, release_folder
@@ -135,9 +135,9 @@ def _read_live_manifest(models_dir: Path, *, forced: bool) -> dict[str, Any] | N
         return read_manifest(release_folder(models_dir, build_id)) if build_id else None
     except ReleaseError as error:
         if not forced:
-            raise DamagedReleaseError(
-                f"{error}. What is published is unknown: go back with --rollback, or build without "
-                "comparing by --force-publish"
+            raise type(error)(
+                f"{error}. What is published is unknown: go back with --rollback ID, or build "
+                "without comparing by --force-publish"
             ) from None
         logger.warning("%s; going on, as --force-publish asks for", error)
         return None

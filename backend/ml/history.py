@@ -132,13 +132,26 @@ def rolled_back(models_dir: Path) -> set[str]:
     return left
 
 
+def never_live(models_dir: Path) -> set[str]:
+    """The releases that the log should know of and does not: a crash came before the switch."""
+    try:
+        logged = [line["build_id"] for line in read_log(models_dir)]
+    except OSError:  # it says nothing of any
+        return set()
+    return {
+        build_id
+        for build_id in set(build_ids(models_dir)) - {*logged, live_id(models_dir)}
+        if logged and build_id > logged[0]
+    }
+
+
 def choose_rollback(models_dir: Path, asked: str) -> str:
     """The release to go back to.
 
     Args:
         models_dir: the models folder.
-        asked: a build id; or nothing: the newest that is older than the live one and was not
-            itself gone back from.
+        asked: a build id; or nothing: the newest that is older than the live one, was live, and
+            was not itself gone back from.
 
     Raises:
         UsageError: there is no such release.
@@ -148,7 +161,7 @@ def choose_rollback(models_dir: Path, asked: str) -> str:
         if asked in kept:
             return asked
         raise UsageError(f"no release {asked!r} in {models_dir}: --list shows those that are kept")
-    left = rolled_back(models_dir)
+    left = rolled_back(models_dir) | never_live(models_dir)
     older = [build_id for build_id in kept if live and build_id < live and build_id not in left]
     if not older:
         raise UsageError(
@@ -161,25 +174,30 @@ def choose_rollback(models_dir: Path, asked: str) -> str:
 def prune(models_dir: Path, keep: int) -> None:
     """Remove all releases but the newest `keep` and the live one, and what crashes left behind.
 
-    Hold `files.locked(models_dir)`. What cannot be removed is a warning.
+    One that never was live takes no other's place. Hold `files.locked(models_dir)`. What cannot be
+    removed is a warning.
     """
-    kept = {*build_ids(models_dir)[-keep:], live_id(models_dir)}
+    ids, strays = build_ids(models_dir), never_live(models_dir)
+    were_live = [build_id for build_id in ids if build_id not in strays]
+    let_go = set(ids) - {*ids[-keep:], *were_live[-keep:], live_id(models_dir)}
     releases = models_dir / RELEASES
     for path in list(releases.iterdir()):
         hidden = path
         try:
-            if is_build_id(path.name) and path.name not in kept:
+            if path.name in let_go - strays or (path.name in let_go and _is_left_behind(path)):
                 hidden = releases / f".{path.name}.tmp"  # no reader finds half a release
                 path.rename(hidden)
-            elif not _is_left_behind(path):
+            elif not (_is_unfinished(path) and _is_left_behind(path)):
                 continue
             shutil.rmtree(hidden)
         except OSError as error:
             logger.warning("%s could not be removed: %s", hidden, error)
 
 
+def _is_unfinished(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
 def _is_left_behind(path: Path) -> bool:
     """Whether it is of a process that died; young ones may be of a host that locks do not reach."""
-    if not (path.name.startswith(".") and path.name.endswith(".tmp")):
-        return False
     return time.time() - path.stat().st_mtime > LEFT_BEHIND

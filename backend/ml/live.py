@@ -51,11 +51,14 @@ def live_id(models_dir: Path) -> str | None:
             raise
         raise DamagedReleaseError(
             f"{pointer} is a folder, as a copy that follows links makes: "
-            f"remove it to build into {models_dir}, or load from {pointer} itself"
+            "remove it, then build, or choose a release by --rollback ID"
         ) from None
     build_id = Path(text.strip()).name
     if not is_build_id(build_id):
-        raise DamagedReleaseError(f"{pointer} names no release but {text.strip()!r:.60}")
+        raise DamagedReleaseError(
+            f"{pointer} names no release but {text.strip()!r:.60}: "
+            "remove it, then choose a release by --rollback ID"
+        )
     return build_id
 
 
@@ -71,6 +74,9 @@ def live_folder(models_dir: Path) -> Path:
         MissingReleaseError: there is none.
         DamagedReleaseError: see `live_id`.
     """
+    pointer = models_dir / POINTER
+    if pointer.is_dir() and not pointer.is_symlink():  # in a copy that followed the links
+        return pointer
     build_id = live_id(models_dir)
     if build_id:
         return release_folder(models_dir, build_id)
@@ -103,6 +109,7 @@ def switch(models_dir: Path, build_id: str) -> None:
         temporary.replace(pointer)
         sync_folder(models_dir)
     else:
+        sync_folder(models_dir)
         try:
             with replace_together(pointer, *(models_dir / name for name in names)) as (
                 first,
@@ -129,14 +136,15 @@ def mend(models_dir: Path) -> None:
             return
         folder = release_folder(models_dir, build_id)
         names = [name for name in BY_PATH if (folder / name).is_file()]
-        if can_link(models_dir) and (models_dir / POINTER).is_symlink():
-            for name in names:
-                if not _is_linked(models_dir, name):
-                    _link(models_dir, name)
+        unlinked = [name for name in names if not _is_linked(models_dir, name)]
+        if (models_dir / POINTER).is_symlink() and (not unlinked or can_link(models_dir)):
+            for name in unlinked:
+                _link(models_dir, name)
         else:
             _copy_anew(models_dir, folder, names)
         for name in set(BY_PATH) - set(names):
             (models_dir / name).unlink(missing_ok=True)
+            (models_dir / f".{name}.tmp").unlink(missing_ok=True)
         sync_folder(models_dir)
     except OSError as error:
         logger.warning("%s is live, but not yet by path: %s", build_id, error)

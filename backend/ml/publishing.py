@@ -9,11 +9,20 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from . import history
-from .errors import InputError, MlError
+from .errors import InputError, MlError, OtherVersionsError, UsageError
 from .files import locked
-from .live import BY_PATH, MODEL_FILE, RELEASES, TRAINSET_FILE, live_id, mend, switch
+from .live import (
+    BY_PATH,
+    MODEL_FILE,
+    RELEASES,
+    TRAINSET_FILE,
+    live_id,
+    mend,
+    release_folder,
+    switch,
+)
 from .manifest import draft_manifest
-from .release import verify_release, write_release
+from .release import check_versions, verify_release, write_release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,9 +90,9 @@ def publish(
         InputError: see `write_release` and `manifest.count`; or see `prepare`.
         OSError: it could not be written; what was live stays so.
     """
-    draft = draft or draft_manifest(svd, trainset)
     with locked(models_dir):
         prepare(models_dir)
+        draft = draft or draft_manifest(svd, trainset)
         folder = write_release(
             models_dir / RELEASES, draft, svd, trainset, report=report, held_out=held_out
         )
@@ -121,9 +130,9 @@ def _adopt(models_dir: Path) -> None:
     paths = models_dir / MODEL_FILE, models_dir / TRAINSET_FILE
     try:
         svd, trainset = map(joblib.load, paths)
-        draft = draft_manifest(svd, trainset)
-        if svd.trainset.n_ratings != trainset.n_ratings:
+        if _raw_ids(svd.trainset) != _raw_ids(trainset):
             raise ValueError("they are of two builds")
+        draft = draft_manifest(svd, trainset)
     except Exception as error:  # a broken pickle can raise anything
         raise InputError(
             f"{paths[0]} and {TRAINSET_FILE} cannot be read as a model and its trainset "
@@ -134,6 +143,13 @@ def _adopt(models_dir: Path) -> None:
     switch(models_dir, folder.name)
     history.log_switch(models_dir, folder.name, history.PUBLISH)
     logger.info("took the model that was there along as release %s", folder.name)
+
+
+def _raw_ids(trainset: Trainset) -> tuple[list[Any], list[Any], int]:
+    """What two trainsets of one build have in common."""
+    users = [trainset.to_raw_uid(user) for user in trainset.all_users()]
+    films = [trainset.to_raw_iid(film) for film in trainset.all_items()]
+    return users, films, trainset.n_ratings
 
 
 def refuse(
@@ -168,10 +184,16 @@ def roll_back(models_dir: Path, asked: str) -> tuple[str, str | None]:
         UsageError: see `history.choose_rollback`.
         ReleaseError: the release is damaged or newer than this code; what was live stays so.
     """
+    if not models_dir.is_dir():
+        raise UsageError(f"{models_dir} is no folder: there is nothing to go back to")
     with locked(models_dir):
         prepare(models_dir)
         before, chosen = live_id(models_dir), history.choose_rollback(models_dir, asked)
-        verify_release(models_dir / RELEASES / chosen)
+        folder = release_folder(models_dir, chosen)
+        try:
+            check_versions(folder, verify_release(folder))
+        except OtherVersionsError as error:  # its arrays can be served all the same
+            logger.warning("%s", error)
         if chosen != before:
             switch(models_dir, chosen)
             history.log_switch(models_dir, chosen, history.ROLLBACK)

@@ -8,6 +8,7 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from .arrays import IMPLICIT, NAMES, model_arrays
@@ -53,7 +54,6 @@ def write_release(
         OSError: it could not be written; nothing of it is left.
     """
     import joblib
-    import numpy as np
 
     build_id: str = draft["build_id"]
     slim, rows = _with_id(svd, build_id), _with_id(trainset, build_id)
@@ -66,9 +66,9 @@ def write_release(
         joblib.dump(slim, temporary / MODEL_FILE)
         joblib.dump(rows, temporary / TRAINSET_FILE)
         for name, array in arrays.items():
-            np.save(temporary / ARRAYS / f"{name}.npy", array, allow_pickle=False)
+            _write_array(temporary / ARRAYS / f"{name}.npy", array)
         if held_out is not None:
-            np.save(temporary / HELD_OUT_FILE, held_out, allow_pickle=False)
+            _write_array(temporary / HELD_OUT_FILE, held_out)
         if report is not None:
             (temporary / REPORT_FILE).write_text(report, encoding="utf-8")
         paths = sorted(path for path in temporary.rglob("*") if path.is_file())
@@ -108,6 +108,15 @@ def _without_ratings(trainset: Trainset) -> Trainset:
     from .trainset import ArrayTrainset
 
     return trainset.without_ratings() if isinstance(trainset, ArrayTrainset) else trainset
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    """As `numpy.save`, but on a full disk the error says that it is full."""
+    from numpy.lib import format as npy
+
+    with path.open("wb") as file:
+        # To what has no descriptor NumPy writes with `write`, which raises the system's own error.
+        npy.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
 def _sync_file(path: Path) -> None:
@@ -156,7 +165,7 @@ def open_verified(folder: Path, manifest: Mapping[str, Any], name: str) -> Itera
         DamagedReleaseError: it is missing, cut, or another.
     """
     path = folder / name
-    advice = "go back to another release with --rollback, or build anew"
+    advice = "go back to another release with --rollback ID (--list shows them), or build anew"
     entry = next((entry for entry in manifest["files"] if entry["name"] == name), None)
     if entry is None:
         raise DamagedReleaseError(f"{folder / MANIFEST_FILE} does not name {name}: {advice}")

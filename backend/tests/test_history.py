@@ -193,7 +193,10 @@ def test_with_nothing_older_there_is_no_way_back(
     assert done.stderr == (
         f"error: {models} has no release to go back to that is older than the live one: "
         "--list shows those that are kept\n"
+        if number
+        else f"error: {models} is no folder: there is nothing to go back to\n"
     )
+    assert models.is_dir() == bool(number)
 
 
 @pytest.mark.parametrize("asked", [True, False])
