@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import movielens, publishing, ratings, summary
@@ -15,7 +14,7 @@ from .files import locked
 from .gate import Check, Published, check_model, describe_refusal, keep_real_model, too_few
 from .live import MODEL_FILE, REPORT_FILE, TRAINSET_FILE, live_id, release_folder
 from .manifest import counts_of, describe_scores, draft_manifest, read_manifest
-from .provenance import TUNE_MINUTES, describe_build, describe_inputs, find_same
+from .provenance import TUNE_MINUTES, Build, describe_build, describe_inputs, find_same
 from .release import read_held_out
 from .training import ALGORITHMS, PLAN, Parameters, make_fit, train
 
@@ -34,28 +33,6 @@ HELD_OUT = "a fifth by hash of user and film"
 """What the manifest calls the way to hold out."""
 
 logger = logging.getLogger("ml.build")
-
-
-@dataclass
-class Build:
-    """What a build knows of itself, step after step."""
-
-    args: argparse.Namespace
-    mapped: movielens.MappedRatings
-    table: pd.DataFrame
-    """All ratings to train on: MovieLens's, then the app's."""
-    app_dropped: Mapping[str, int]
-    """Rows of the app's that are no ratings, by reason."""
-    parameters: Parameters
-    live: dict[str, Any] | None
-    """Manifest of the release to be replaced."""
-    tuned: bool = False
-    scores: list[Score] = field(default_factory=list)
-    """Of --cv."""
-    evaluations: dict[str, list[Score]] = field(default_factory=dict)
-    """Of --evaluate, by the way to hold out."""
-    lines: list[str] = field(default_factory=list)
-    """To print at the end: what was asked for by flags."""
 
 
 def check_parameters(args: argparse.Namespace) -> Parameters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import history, ratings
@@ -14,15 +15,40 @@ from .release import verify_release
 from .training import describe_parameters
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping
     from pathlib import Path
 
     import pandas as pd
 
-    from .build import Build
+    from .evaluation import Score
+    from .movielens import MappedRatings
+    from .training import Parameters
 
 TUNE_MINUTES = 10
 logger = logging.getLogger("ml.provenance")
+
+
+@dataclass
+class Build:
+    """What a build knows of itself, step after step."""
+
+    args: argparse.Namespace
+    mapped: MappedRatings
+    table: pd.DataFrame
+    """All ratings to train on: MovieLens's, then the app's."""
+    app_dropped: Mapping[str, int]
+    """Rows of the app's that are no ratings, by reason."""
+    parameters: Parameters
+    live: dict[str, Any] | None
+    """Manifest of the release to be replaced."""
+    tuned: bool = False
+    scores: list[Score] = field(default_factory=list)
+    """Of --cv."""
+    evaluations: dict[str, list[Score]] = field(default_factory=dict)
+    """Of --evaluate, by the way to hold out."""
+    lines: list[str] = field(default_factory=list)
+    """To print at the end: what was asked for by flags."""
 
 
 def describe_inputs(build: Build) -> dict[str, Any]:

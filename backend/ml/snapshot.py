@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import fold_in
-from .arrays import decode_texts
 from .errors import MovieIdError, RatingError
 from .manifest import read_manifest
 from .ratings import HIGHEST, LOWEST
 from .release import load_arrays
+from .texts import decode_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from surprise import Trainset
 
-from .arrays import decode_texts, encode_texts
 from .errors import InputError
 from .ratings import rating_scale
+from .texts import decode_texts, encode_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
