@@ -6,19 +6,13 @@ Run it in `backend/`: python -m benchmarks.load [--seconds N] [--flips N] [--dat
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import os
-import re
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
@@ -27,289 +21,29 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from surprise import SVD, Trainset
 
-from examples.fusion_service import catalog, content_scores
+from benchmarks.service_load import (
+    CONNECTIONS,
+    Load,
+    Publisher,
+    Ranking,
+    Service,
+    Users,
+    as_ranking,
+    drive,
+    make_users,
+    memory,
+    same,
+    serve,
+)
 from ml import movielens
 from ml.build_collaborative import train_svd_model
 from ml.files import locked
 from ml.live import RELEASES, switch
-from ml.publishing import publish, roll_back
+from ml.publishing import publish
 from ml.serving import CollaborativeModel, load_collaborative
 
-BACKEND = Path(__file__).resolve().parents[1]
-CONNECTIONS = 4
-MOST_REQUESTS = 1_000_000
-RELOAD_SECONDS = 0.1
-RATED = (0, 3, 10, 30)
-"""How many ratings the users have, in turn."""
-
-Users = Mapping[str, Mapping[int, float]]
-"""Stars by film by user."""
-TOP, LONG = 10, 4_000
-"""Films asked for. The top of the catalog has no film that a model knows; so far down, many are."""
-
-
-class Ranking(NamedTuple):
-    """What a user gets, best first."""
-
-    films: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-
-Expected = dict[str, dict[str, Ranking]]
-"""What each user is to get, by release."""
-
-
-class Service:
-    """The example service in a process of its own."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.process, self.log = process, log
-        self.port = 0
-
-    def get(self, path: str, method: str = "GET") -> tuple[int, Any]:
-        """Status and content of one answer, over a connection of its own."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
-        finally:
-            connection.close()
-
-    def rate(self, user: str, movie_id: int, stars: float) -> int:
-        """Put a rating; the status of the answer."""
-        return self.get(f"/users/{user}/ratings/{movie_id}?stars={stars}", "PUT")[0]
-
-    def recommend(self, user: str, n: int = 10) -> Ranking:
-        """A user's films and scores."""
-        status, found = self.get(f"/users/{user}/recommendations?n={n}")
-        if status != 200:
-            raise RuntimeError(f"{status}: {found}")
-        return as_ranking(found)
-
-    def release(self) -> str | None:
-        """Build id of the release that it serves."""
-        found: str | None = self.get("/health")[1]["release"]
-        return found
-
-    def wait_for(self, build_id: str) -> None:
-        """Return once it serves this release."""
-        wait_until(lambda: self.release() == build_id, f"release {build_id} to be served")
-
-    def memory(self) -> float:
-        """MiB of it in memory."""
-        return memory(self.process.pid)
-
-
-def memory(process: int | str = "self") -> float:
-    """MiB of a process in memory."""
-    status = Path(f"/proc/{process}/status").read_text("ascii")
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-def wait_until(done: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Ask `done` again and again until it says so.
-
-    Raises:
-        TimeoutError: it does not in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:g} s for {what}")
-        time.sleep(0.01)
-
-
-@contextmanager
-def serve(models: Path, log: Path) -> Iterator[Service]:
-    """The example service on a free port of this machine alone, until the block ends.
-
-    Args:
-        models: its models folder.
-        log: where its log goes.
-    """
-    command = "-m uvicorn examples.fusion_service:app --host 127.0.0.1 --port 0 --no-access-log"
-    env = {"MODELS_DIR": str(models), "RELOAD_SECONDS": str(RELOAD_SECONDS)}
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, *command.split()],
-            cwd=BACKEND,
-            env=os.environ | env,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-        service = Service(process, log)
-        try:
-            wait_until(lambda: _is_up(service), "the service to start")
-            yield service
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _is_up(service: Service) -> bool:
-    text = service.log.read_text("utf-8")
-    if service.process.poll() is not None:
-        raise RuntimeError(f"the service ended: {text}")
-    port = re.search(r"running on http://127\.0\.0\.1:(\d+)", text)
-    if port is None:
-        return False
-    service.port = int(port[1])
-    return service.get("/health")[0] == 200
-
-
-# What the answers are to be
-
-
-def weight_of(rated: int) -> float:
-    """What the collaborative score counts for a user with so many ratings."""
-    if rated >= 20:
-        return 0.7
-    return 0.3 * rated / 20 if rated >= 5 else 0.0
-
-
-def expect(model: CollaborativeModel | None, rated: Mapping[int, float], n: int = TOP) -> Ranking:
-    """The answer that a user with these ratings is to get, from one release, or from none."""
-    scores, weight = content_scores.copy(), weight_of(len(rated))
-    if model is not None and weight:
-        known = model.knows_movies(catalog)
-        found = model.predict(model.fold_in(rated), catalog[known])
-        scores[known] = (1 - weight) * scores[known] + weight * found
-    left = np.array([film not in rated for film in catalog.tolist()])
-    order = np.lexsort((catalog[left], -scores[left]))[:n]
-    return Ranking(catalog[left][order], scores[left][order])
-
-
-def as_ranking(answer: Sequence[Mapping[str, float]]) -> Ranking:
-    """Of the content of an answer."""
-    films = [film["movie_id"] for film in answer]
-    return Ranking(np.array(films), np.array([film["score"] for film in answer]))
-
-
-def same(found: Ranking, expected: Ranking) -> bool:
-    """Whether the films are the same, in this order, with scores that differ by 1e-9 at most."""
-    return np.array_equal(found.films, expected.films) and bool(
-        (np.abs(found.scores - expected.scores) <= 1e-9).all()
-    )
-
-
-def make_users(movie_ids: Sequence[int], each: int = 5) -> dict[str, dict[int, float]]:
-    """Users with 0, 3, 10 and 30 ratings, a tenth of them of films that no model knows."""
-    rng = np.random.default_rng(0)
-    films = np.union1d(movie_ids, rng.choice(catalog, len(movie_ids) // 9, replace=False))
-    return {
-        f"user-{rated}-{n}": {
-            film: float(rng.integers(1, 11)) / 2
-            for film in rng.choice(films, rated, replace=False).tolist()
-        }
-        for rated in RATED
-        for n in range(each)
-    }
-
-
-# Releases that come and go
-
-
-@dataclass
-class Publisher:
-    """Publishes releases, each of them another model, and knows what users get from each."""
-
-    models: Path
-    users: Users
-    bases: Sequence[tuple[SVD, Trainset]]
-    expected: Expected = field(default_factory=dict)
-    switches: int = 0
-
-    def publish(self) -> str:
-        """Publish the next model: one of the bases in turn, its films' factors moved a little."""
-        number = len(self.expected)
-        svd, trainset = self.bases[number % len(self.bases)]
-        svd, rng = copy.copy(svd), np.random.default_rng(number)
-        svd.bi = svd.bi + rng.normal(0, 0.1, svd.bi.shape)
-        svd.qi = svd.qi + rng.normal(0, 0.05, svd.qi.shape)
-        folder = publish(svd, trainset, self.models)
-        # Later ones may push it out, so what it says is asked at once.
-        alone = load_collaborative(folder)
-        self.expected[folder.name] = {
-            user: expect(alone, rated, LONG) for user, rated in self.users.items()
-        }
-        return folder.name
-
-    def go_on(self, seconds: float, every: float) -> Publisher:
-        """Publish, publish, roll back, and so on, for so long; itself, as a process returns it."""
-        end = time.monotonic() + seconds
-        while time.monotonic() + every < end:
-            time.sleep(every)
-            self.switches += 1
-            if self.switches % 3:
-                self.publish()
-            else:
-                roll_back(self.models, "")
-        return self
-
-
 # Load
-
-
-class Load(NamedTuple):
-    """What a load generator saw."""
-
-    seconds: float
-    times: dict[int, list[float]]
-    """Of every request, in ms, by the films asked for."""
-    failures: list[str]
-    answers: set[tuple[str, int, bytes]]
-    """Which user got which answer when asking for how many films."""
-
-
-def drive(port: int, users: Sequence[str], seconds: float, connections: int) -> Load:
-    """Ask for recommendations over several connections at once, as fast as answers come.
-
-    Nine in ten requests are for the top of the ranking, the others for much of it.
-    """
-    began = time.monotonic()
-    loads = [Load(seconds, {TOP: [], LONG: []}, [], set()) for _ in range(connections)]
-    threads = [
-        Thread(target=_drive_one, args=(port, users, began + seconds, seed, load))
-        for seed, load in enumerate(loads)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return Load(
-        time.monotonic() - began,
-        {n: [ms for load in loads for ms in load.times[n]] for n in (TOP, LONG)},
-        [failure for load in loads for failure in load.failures],
-        set().union(*(load.answers for load in loads)),
-    )
-
-
-def _drive_one(port: int, users: Sequence[str], end: float, seed: int, load: Load) -> None:
-    rng = np.random.default_rng(seed)
-    connection = HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        for _ in range(MOST_REQUESTS // CONNECTIONS):
-            if time.monotonic() > end:
-                break
-            user, n = users[rng.integers(len(users))], LONG if rng.random() < 0.1 else TOP
-            began = time.perf_counter()
-            try:
-                connection.request("GET", f"/users/{user}/recommendations?n={n}")
-                answer = connection.getresponse()
-                body = answer.read()
-                if answer.status == 200:
-                    load.answers.add((user, n, body))
-                else:
-                    load.failures.append(f"{user}: {answer.status} {body[:200]!r}")
-            except (OSError, HTTPException) as error:
-                load.failures.append(f"{user}: {error!r}")
-                connection.close()  # the next request opens it again
-            load.times[n].append(1e3 * (time.perf_counter() - began))
-    finally:
-        connection.close()
 
 
 class Outcome(NamedTuple):
@@ -338,11 +72,11 @@ def run_load(service: Service, publisher: Publisher, seconds: float, every: floa
         every: seconds from one switch to the next.
     """
     users = list(publisher.users)
-    before = drive(service.port, users, 1, CONNECTIONS)  # every page it needs is touched
+    before = drive(service.port, users, 1)  # every page it needs is touched
     start = service.memory()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         switching = pool.submit(publisher.go_on, seconds, every)
-        driving = pool.submit(drive, service.port, users, seconds, CONNECTIONS)
+        driving = pool.submit(drive, service.port, users, seconds)
         load, after = driving.result(), switching.result()
     seen, mixed = set(), []
     for user, n, body in before.answers | load.answers:

@@ -11,24 +11,22 @@ import numpy as np
 import pytest
 from surprise import SVD, Trainset
 
-from benchmarks.load import (
+from benchmarks.load import flip, run_load
+from benchmarks.service_load import (
     LONG,
     Publisher,
     Ranking,
     Service,
     as_ranking,
-    catalog,
-    content_scores,
     expect,
-    flip,
     make_users,
-    run_load,
     same,
     serve,
     wait_until,
     weight_of,
 )
 from examples import fusion_service
+from examples.fusion_service import catalog, content_scores
 from ml.build_collaborative import save_models, train_svd_model
 from ml.files import locked
 from ml.live import live_id, switch

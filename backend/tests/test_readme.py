@@ -13,7 +13,7 @@ import httpx
 import pytest
 from helpers import copy_backend
 
-from benchmarks.load import wait_until
+from benchmarks.service_load import wait_until
 from ml import build_collaborative, download_movielens
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
