@@ -42,7 +42,7 @@ def serve(trainset: ArrayTrainset, *, base: pd.DataFrame, fit: Fit, folded: Cont
     with tempfile.TemporaryDirectory() as folder:
         save_models(fit(base_set), base_set, folder)
         model = load_collaborative(folder)
-    now = model._snapshot
+    now = model.snapshot
     items = np.array(trainset.raw_items())
     rows = now.rows_of(items)
     svd = AlgoBase.fit(SVD(n_factors=now.qi.shape[1]), trainset)

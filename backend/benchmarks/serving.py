@@ -99,7 +99,7 @@ def serve_small(models: Path) -> None:
         "`recommend` among all films": lambda: model.recommend("ml_1"),
         "`fold_in` of 100 ratings": lambda: model.fold_in(ratings),
         "`similar`": lambda: model.similar(11),
-        "`recommend_all`, 943 users": lambda: list(recommend_all(model._snapshot)),
+        "`recommend_all`, 943 users": lambda: list(recommend_all(model.snapshot)),
     }
     found = time_calls(*calls.values(), runs=51)
     print(
@@ -129,7 +129,7 @@ def main() -> None:
             for mmap in (False, True):
                 label = f"{name}{', `mmap=True`' if mmap else ''}"
                 print("| {} | {:.3f} | {:.3f} | {:,.0f} |".format(label, *time_start(models, mmap)))
-        snapshot = load_collaborative(large)._snapshot
+        snapshot = load_collaborative(large).snapshot
         blocks = recommend_all(snapshot)
         started = perf_counter()
         users = sum(len(block.user_ids) for block in islice(blocks, 100))

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 NAMES = (
     "bu", "bi", "pu", "qi", "user_ids", "user_id_ends", "movie_ids",
-    "rated_starts", "rated_movies", "rated_stars", "fold_in_root",
+    "rated_starts", "rated_movies", "rated_stars", "fold_in_root", "implicit",
 )  # fmt: skip
 """Of the arrays; each lies in the file `arrays/NAME.npy` of a release."""
-IMPLICIT = "implicit"
-"""One that only some models have."""
+OPTIONAL = ("implicit",)
+"""Those that only some models have."""
 
 
 def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
@@ -49,8 +49,8 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
     starts, movies, stars = _rated(trainset)
     arrays = svd.bu, svd.bi, svd.pu, svd.qi, user_ids, user_id_ends, np.array(films, np.int64)
     found = dict(zip(NAMES, (*arrays, starts, movies, stars), strict=False))
-    if hasattr(svd, IMPLICIT):
-        found[IMPLICIT] = svd.implicit
+    if hasattr(svd, "implicit"):
+        found["implicit"] = svd.implicit
     found["fold_in_root"] = learn_root(found, trainset.global_mean)
     return found
 

@@ -70,7 +70,8 @@ def run_build(args: argparse.Namespace) -> None:
         inputs = describe_inputs(build)
         if args.if_changed and (same := find_same(args.models_dir, inputs)):
             if not args.quiet:
-                print_lines([f"Nothing changed since release {same}: nothing built"])
+                left = "" if same == live_id(args.models_dir) else ", which was rolled back"
+                print_lines([f"Nothing changed since release {same}{left}: nothing built"])
             return
         if len(build.table):
             _look_closely(build)
@@ -79,7 +80,8 @@ def run_build(args: argparse.Namespace) -> None:
         page = _report(build, svd, draft, held_out) if args.report and held_out else None
         if not (args.force_publish or all(check.passed for check in checks)):
             folder = publishing.refuse(svd, trainset, args.models_dir, draft, page)
-            raise describe_refusal(checks, summary.from_here(folder))
+            _print_asked(build)
+            raise describe_refusal(checks, summary.from_here(folder), args.algorithm)
         folder = publishing.publish(
             svd, trainset, args.models_dir, draft=draft, report=page, keep=args.keep,
             held_out=held_out.rows() if held_out else None, forced=not draft["gate"]["passed"],
@@ -92,7 +94,7 @@ def _gather(
 ) -> Build:
     """The ratings of both sides, and what is to be replaced by what comes of them."""
     publishing.prepare(args.models_dir)
-    live = _read_live_manifest(args.models_dir, forced=args.force_publish)
+    live, unreadable = _read_live_manifest(args.models_dir, forced=args.force_publish)
     counts = counts_of(live) if live else None
     dropped: dict[str, int] = {}
     if args.dataset == "sample":
@@ -102,14 +104,14 @@ def _gather(
     else:
         app_ratings, dropped = read_app_ratings_or_stop(counts, args.allow_missing_app_ratings)
     table = ratings.combine(mapped.ratings, app_ratings)
-    return Build(args, mapped, table, dropped, parameters, live)
+    return Build(args, mapped, table, dropped, parameters, live, unreadable)
 
 
-def _read_live_manifest(models_dir: Path, *, forced: bool) -> dict[str, Any] | None:
-    """None where nothing is live; or, by force, where what is live cannot be read."""
+def _read_live_manifest(models_dir: Path, *, forced: bool) -> tuple[dict[str, Any] | None, bool]:
+    """None where nothing is live; or, by force, where it cannot be read; and whether that is so."""
     try:
         build_id = live_id(models_dir)
-        return read_manifest(release_folder(models_dir, build_id)) if build_id else None
+        live = read_manifest(release_folder(models_dir, build_id)) if build_id else None
     except ReleaseError as error:
         if not forced:
             raise type(error)(
@@ -117,7 +119,8 @@ def _read_live_manifest(models_dir: Path, *, forced: bool) -> dict[str, Any] | N
                 "without comparing by --force-publish"
             ) from None
         logger.warning("%s; going on, as --force-publish asks for", error)
-        return None
+        return None, True
+    return live, False
 
 
 def _look_closely(build: Build) -> None:
@@ -199,6 +202,8 @@ def _judge(
         )  # fmt: skip
         checks = check_model(svd, held_out, counts_of(draft), _published(build))
         draft["metrics"] = describe_scores({HELD_OUT: held_out.scores}) + draft["metrics"]
+    if build.live_unreadable:
+        checks.append(Check(passed=False, text="what was live cannot be read, nor compared with"))
     passed = all(check.passed for check in checks)
     draft["gate"] = {
         "passed": passed,
@@ -211,17 +216,19 @@ def _judge(
 def _published(build: Build) -> Published | None:
     """What the new model is held against; None where nothing is live, or less is meant."""
     args = build.args
-    if build.live is None or args.allow_missing_app_ratings:
+    if build.live is None:
         return None
     counts = counts_of(build.live)
     if counts.is_sample != (args.dataset == "sample"):
         return None
+    if args.allow_missing_app_ratings:
+        counts = counts.without_app()
     try:
         held_out = read_held_out(release_folder(args.models_dir, build.live["build_id"]))
     except ReleaseError as error:
         logger.warning("%s; errors are not compared with what was published", error)
         held_out = None
-    return Published(counts, held_out)
+    return Published(counts, held_out, build.live["algorithm"] or "of unknown algorithm")
 
 
 def _report(build: Build, svd: SVD, draft: dict[str, Any], held_out: HoldOut) -> str:
@@ -237,10 +244,17 @@ def _report(build: Build, svd: SVD, draft: dict[str, Any], held_out: HoldOut) ->
     )
 
 
+def _print_asked(build: Build) -> None:
+    """What --tune, --evaluate and --cv found, and no more."""
+    errors = ["", *summary.describe_errors(build.scores)] if build.scores else []
+    if build.lines or errors:
+        print_lines(build.lines + errors)
+
+
 def _print(build: Build, svd: SVD, checks: list[Check], folder: Path, seconds: float) -> None:
     args, lines = build.args, build.lines
-    if args.quiet:  # only what was asked for by --tune, --evaluate and --cv
-        lines += ["", *summary.describe_errors(build.scores)] if build.scores else []
+    if args.quiet:
+        _print_asked(build)
     else:
         files = [args.models_dir / name for name in (MODEL_FILE, TRAINSET_FILE)]
         if (folder / REPORT_FILE).is_file():
@@ -250,5 +264,4 @@ def _print(build: Build, svd: SVD, checks: list[Check], folder: Path, seconds: f
         )
         if args.dataset == "sample":
             lines += summary.describe_demo(svd, build.table)
-    if lines:
         print_lines(lines)

@@ -54,9 +54,13 @@ class GateError(MlError):
 
 
 class RequestError(MlError, ValueError):
-    """A service asks the model for what makes no sense; the base of the two below."""
+    """A service asks the model for what makes no sense; the base of the three below."""
 
     exit_code = 2
+
+
+class UserIdError(RequestError):
+    """Something is no user: neither an id as text nor a folded-in user."""
 
 
 class MovieIdError(RequestError):

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import platform
+import secrets
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,7 +23,7 @@ CHUNK = 1 << 20
 
 
 @contextmanager
-def replace_together(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
+def replace_together(*paths: Path, unique: bool = False) -> Iterator[tuple[BinaryIO, ...]]:
     """Write all of `paths`, or leave each of them as it was.
 
     Yields one binary file per path, under a temporary name in the same folder. When the block ends
@@ -30,13 +31,19 @@ def replace_together(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
     raises, none is moved. Temporary names are fixed (`.NAME.tmp`): what a killed process left
     behind is overwritten by the next one. Hold `locked(folder)` meanwhile.
 
+    Args:
+        *paths: the files, each in a folder that is there.
+        unique: whether to take temporary names of `unique_name`.
+
     Raises:
         OSError: the disk is full, the folder is read-only, and the like.
     """
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             raise IsADirectoryError(errno.EISDIR, "a folder is in the place of a file", str(path))
-    temporary = [path.with_name(f".{path.name}.tmp") for path in paths]
+    temporary = [
+        unique_name(path) if unique else path.with_name(f".{path.name}.tmp") for path in paths
+    ]
     try:
         with ExitStack() as stack:
             files = tuple(stack.enter_context(name.open("wb")) for name in temporary)
@@ -54,6 +61,11 @@ def replace_together(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(paths[0].parent)
         raise
+
+
+def unique_name(path: Path) -> Path:
+    """`.NAME.RANDOM.tmp` beside `path`: no other's, even where locks do not reach all hosts."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def sync_folder(folder: Path) -> None:

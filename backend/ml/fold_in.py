@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+STRIP = 200_000
+"""Multiplications up to which OpenBLAS uses one thread (its limit is 2**18)."""
 MOST = 1_000_000
 """Ratings, at most, from which the variance around predictions is told."""
 
@@ -90,10 +92,19 @@ def solve(
     """
     import numpy as np
 
-    z = root[0] + factors @ root[1:]
+    z = root[0] + _product(factors, root[1:])
     if len(z) <= root.shape[1]:
-        w = z.T @ np.linalg.solve(z @ z.T + np.eye(len(z)), residuals)
+        w = z.T @ np.linalg.solve(_product(z, z.T) + np.eye(len(z)), residuals)
     else:
         w = np.linalg.solve(z.T @ z + np.eye(root.shape[1]), z.T @ residuals)
     found: NDArray[np.float64] = root @ w
     return found
+
+
+def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A @ b in strips so thin that BLAS uses one thread: waking others takes longer than it all."""
+    import numpy as np
+
+    step = max(1, STRIP // max(1, b.size))
+    strips = [a[start : start + step] @ b for start in range(0, len(a), step)]
+    return np.concatenate(strips)

@@ -106,10 +106,16 @@ def build_ids(models_dir: Path) -> list[str]:
 
 
 def list_releases(models_dir: Path) -> list[Listed]:
-    """The releases kept, the newest first."""
-    live, left = live_id(models_dir), rolled_back(models_dir)
+    """The releases kept, the newest first; a pointer that leads nowhere before them."""
+    live, left, kept = None, rolled_back(models_dir), build_ids(models_dir)
     listed = []
-    for build_id in reversed(build_ids(models_dir)):
+    try:
+        live = live_id(models_dir)
+        if live and live not in kept:
+            listed.append(Listed(live, None, True, False, "is missing: choose another"))
+    except ReleaseError as error:
+        listed.append(Listed(POINTER, None, False, False, str(error)))
+    for build_id in reversed(kept):
         manifest, problem = None, ""
         try:
             manifest = read_manifest(models_dir / RELEASES / build_id)
@@ -150,8 +156,8 @@ def choose_rollback(models_dir: Path, asked: str) -> str:
 
     Args:
         models_dir: the models folder.
-        asked: a build id; or nothing: the newest that is older than the live one, was live, and
-            was not itself gone back from.
+        asked: a build id; or nothing: the newest that is older than the live one, was live, was
+            not itself gone back from, and is of real ratings as that is, or of the sample.
 
     Raises:
         UsageError: there is no such release.
@@ -163,12 +169,22 @@ def choose_rollback(models_dir: Path, asked: str) -> str:
         raise UsageError(f"no release {asked!r} in {models_dir}: --list shows those that are kept")
     left = rolled_back(models_dir) | never_live(models_dir)
     older = [build_id for build_id in kept if live and build_id < live and build_id not in left]
+    kinds = {build_id: _is_sample(models_dir, build_id) for build_id in (*older, live)}
+    older = [build_id for build_id in older if {kinds[build_id], kinds[live]} != {True, False}]
     if not older:
         raise UsageError(
             f"{models_dir} has no release to go back to that is older than the live one: "
             "--list shows those that are kept"
         )
     return older[-1]
+
+
+def _is_sample(models_dir: Path, build_id: str | None) -> bool | None:
+    """Whether a release is of the generated sample; None where that cannot be read."""
+    try:
+        return bool(read_manifest(models_dir / RELEASES / str(build_id))["data"]["is_sample"])
+    except ReleaseError:
+        return None
 
 
 def prune(models_dir: Path, keep: int) -> None:
@@ -181,7 +197,7 @@ def prune(models_dir: Path, keep: int) -> None:
     were_live = [build_id for build_id in ids if build_id not in strays]
     let_go = set(ids) - {*ids[-keep:], *were_live[-keep:], live_id(models_dir)}
     releases = models_dir / RELEASES
-    for path in list(releases.iterdir()):
+    for path in [*releases.iterdir(), *models_dir.glob(".*.tmp")]:
         hidden = path
         try:
             if path.name in let_go - strays or (path.name in let_go and _is_left_behind(path)):
@@ -189,7 +205,10 @@ def prune(models_dir: Path, keep: int) -> None:
                 path.rename(hidden)
             elif not (_is_unfinished(path) and _is_left_behind(path)):
                 continue
-            shutil.rmtree(hidden)
+            if hidden.is_dir() and not hidden.is_symlink():
+                shutil.rmtree(hidden)
+            else:
+                hidden.unlink()
         except OSError as error:
             logger.warning("%s could not be removed: %s", hidden, error)
 
@@ -200,4 +219,4 @@ def _is_unfinished(path: Path) -> bool:
 
 def _is_left_behind(path: Path) -> bool:
     """Whether it is of a process that died; young ones may be of a host that locks do not reach."""
-    return time.time() - path.stat().st_mtime > LEFT_BEHIND
+    return time.time() - path.lstat().st_mtime > LEFT_BEHIND

@@ -11,18 +11,15 @@ each pickle's `build_id` tells whether two of them are of one build.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .errors import DamagedReleaseError, MissingReleaseError
-from .files import replace_together, sync_folder
+from .files import replace_together, sync_folder, unique_name
 from .manifest import MANIFEST_FILE, is_build_id
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 logger = logging.getLogger("ml.live")
 
@@ -42,11 +39,11 @@ def live_id(models_dir: Path) -> str | None:
     pointer = models_dir / POINTER
     try:
         text = str(pointer.readlink()) if pointer.is_symlink() else pointer.read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except OSError as error:
-        if pointer.is_symlink():  # since this very moment, in place of a text file
+        if error.errno == errno.EINVAL or pointer.is_symlink():  # a link just became a text, or so
             return live_id(models_dir)
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return None
         if not isinstance(error, IsADirectoryError):
             raise
         raise DamagedReleaseError(
@@ -54,7 +51,7 @@ def live_id(models_dir: Path) -> str | None:
             "remove it, then build, or choose a release by --rollback ID"
         ) from None
     build_id = Path(text.strip()).name
-    if not is_build_id(build_id):
+    if not is_build_id(build_id) or text.strip() not in (build_id, str(Path(RELEASES, build_id))):
         raise DamagedReleaseError(
             f"{pointer} names no release but {text.strip()!r:.60}: "
             "remove it, then choose a release by --rollback ID"
@@ -97,24 +94,22 @@ def switch(models_dir: Path, build_id: str) -> None:
         OSError: it could not be done, and what was live stays so.
     """
     folder = release_folder(models_dir, build_id)
-    names = [name for name in BY_PATH if (folder / name).is_file()]
-    pointer, temporary = models_dir / POINTER, models_dir / f".{POINTER}.tmp"
+    names = _names(folder)
+    paths = [models_dir / name for name in (POINTER, *names)]
     if can_link(models_dir):
-        for name in names:
-            if not os.path.lexists(models_dir / name):
-                _link(models_dir, name)
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(Path(RELEASES, build_id), target_is_directory=True)
+        for path in paths[1:]:
+            if not os.path.lexists(path):
+                _link(path, Path(POINTER, path.name))
         sync_folder(models_dir)
-        temporary.replace(pointer)
+        _link(paths[0], Path(RELEASES, build_id))
         sync_folder(models_dir)
     else:
+        before = live_id(models_dir)
+        if before and paths[0].is_symlink():  # made by a host that has links: they lead through it
+            _copy_anew(models_dir, release_folder(models_dir, before))
         sync_folder(models_dir)
         try:
-            with replace_together(pointer, *(models_dir / name for name in names)) as (
-                first,
-                *rest,
-            ):
+            with replace_together(*paths, unique=True) as (first, *rest):
                 first.write(build_id.encode())
                 for name, file in zip(names, rest, strict=True):
                     with (folder / name).open("rb") as source:
@@ -130,33 +125,35 @@ def mend(models_dir: Path) -> None:
 
     Hold `files.locked(models_dir)`. What cannot be mended is a warning.
     """
+    build_id = None
     try:
         build_id = live_id(models_dir)
         if build_id is None:
             return
         folder = release_folder(models_dir, build_id)
-        names = [name for name in BY_PATH if (folder / name).is_file()]
+        names = _names(folder)
+        if MANIFEST_FILE not in names:  # looked for after the pickles: these were there if it is
+            logger.warning("%s is live, but not whole: choose another by --rollback ID", folder)
+            return
         unlinked = [name for name in names if not _is_linked(models_dir, name)]
         if (models_dir / POINTER).is_symlink() and (not unlinked or can_link(models_dir)):
             for name in unlinked:
-                _link(models_dir, name)
+                _link(models_dir / name, Path(POINTER, name))
         else:
-            _copy_anew(models_dir, folder, names)
+            _copy_anew(models_dir, folder)
         for name in set(BY_PATH) - set(names):
             (models_dir / name).unlink(missing_ok=True)
-            (models_dir / f".{name}.tmp").unlink(missing_ok=True)
         sync_folder(models_dir)
     except OSError as error:
-        logger.warning("%s is live, but not yet by path: %s", build_id, error)
+        logger.warning("%s is live, but not yet by path: %s", build_id or "a release", error)
 
 
 def can_link(folder: Path) -> bool:
     """Whether symbolic links can be made in `folder`, and one put in another's place."""
     if os.name == "nt":  # a link to a folder cannot be replaced in one step there
         return False
-    probe = folder / ".link.tmp"
+    probe = unique_name(folder / POINTER)
     try:
-        probe.unlink(missing_ok=True)
         probe.symlink_to(POINTER)
         probe.unlink()
     except OSError:
@@ -164,25 +161,33 @@ def can_link(folder: Path) -> bool:
     return True
 
 
+def _names(folder: Path) -> list[str]:
+    """What is to be found by path of the release in `folder`."""
+    return [name for name in BY_PATH if (folder / name).is_file()]
+
+
 def _is_linked(models_dir: Path, name: str) -> bool:
     path = models_dir / name
     return path.is_symlink() and path.readlink() == Path(POINTER, name)
 
 
-def _link(models_dir: Path, name: str) -> None:
-    temporary = models_dir / f".{name}.tmp"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(Path(POINTER, name))
-    temporary.replace(models_dir / name)
+def _link(path: Path, target: Path) -> None:
+    """Put a link in the place of what is at `path`, in one step."""
+    temporary = unique_name(path)
+    try:
+        temporary.symlink_to(target)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _copy_anew(models_dir: Path, folder: Path, names: Iterable[str]) -> None:
-    """Replace the copies that are not those of the release in `folder`."""
-    for name in names:
+def _copy_anew(models_dir: Path, folder: Path) -> None:
+    """Replace what is found by path and is no copy of what the release in `folder` has."""
+    for name in _names(folder):
         path = models_dir / name
         if path.is_file() and _same(path, folder / name):
             continue
-        with replace_together(path) as (file,), (folder / name).open("rb") as source:
+        with replace_together(path, unique=True) as (file,), (folder / name).open("rb") as source:
             shutil.copyfileobj(source, file)
 
 

@@ -47,6 +47,15 @@ class Counts(NamedTuple):
     is_sample: bool
     """Whether all users are of the generated sample."""
 
+    def without_app(self) -> Counts:
+        """Those of MovieLens alone."""
+        return self._replace(
+            ratings=self.ratings - self.app_ratings,
+            users=self.users - self.app_users,
+            app_ratings=0,
+            app_users=0,
+        )
+
 
 _PARTS: dict[str, Any] = {
     "build_id": str, "created": str, "git_commit": str | None, "algorithm": str | None,
@@ -186,9 +195,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise DamagedReleaseError(f"{path} is missing") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DamagedReleaseError(f"{path} is not JSON: it is cut or of another program") from None
     schema = found.get("schema_version") if isinstance(found, dict) else None
     if not isinstance(schema, int):
@@ -196,11 +205,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if schema > SCHEMA_VERSION:
         raise NewerReleaseError(
             f"{path} is of schema {schema}, and this version of ml reads up to {SCHEMA_VERSION}: "
-            "update the code, or go back to an older release with --rollback"
+            "update the code, or go back to an older release with --rollback ID"
         )
     wrong = _first_wrong(found)
     if wrong:
         raise DamagedReleaseError(f"{path} is not what a build writes: look at {wrong!r}")
+    if is_build_id(folder.name) and folder.name != found["build_id"]:
+        raise DamagedReleaseError(f"{path} is of another release, {found['build_id']}")
     return dict(found)
 
 

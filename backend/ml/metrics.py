@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,11 @@ BLOCK = 64
 
 
 def rmse(errors: NDArray[np.float64]) -> float:
-    """Root of the mean squared error, in stars (Herlocker et al. 2004, section 4.1)."""
-    return float(np.sqrt(np.mean(np.square(errors))))
+    """Root of the mean squared error, in stars (Herlocker et al. 2004, section 4.1).
+
+    NaN of no errors.
+    """
+    return float(np.sqrt(np.mean(np.square(errors)))) if len(errors) else math.nan
 
 
 def mae(errors: NDArray[np.float64]) -> float:

@@ -42,6 +42,8 @@ class Build:
     parameters: Parameters
     live: dict[str, Any] | None
     """Manifest of the release to be replaced."""
+    live_unreadable: bool = False
+    """Whether there is one that cannot be read."""
     tuned: bool = False
     scores: list[Score] = field(default_factory=list)
     """Of --cv."""

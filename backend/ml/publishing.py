@@ -21,7 +21,7 @@ from .live import (
     release_folder,
     switch,
 )
-from .manifest import draft_manifest
+from .manifest import MANIFEST_FILE, draft_manifest, read_manifest
 from .release import check_versions, verify_release, write_release
 
 if TYPE_CHECKING:
@@ -114,13 +114,35 @@ def prepare(models_dir: Path) -> None:
     Hold `files.locked(models_dir)`.
 
     Raises:
-        InputError: two such files are there, but no model and its trainset can be read of them.
+        InputError: two such files are there, but no model and its trainset can be read of them;
+            or see `_find_pointer`.
     """
     if live_id(models_dir):
         mend(models_dir)
         history.catch_up(models_dir)
+    elif (models_dir / MANIFEST_FILE).is_file():
+        _find_pointer(models_dir)
     elif any((models_dir / name).is_file() for name in (MODEL_FILE, TRAINSET_FILE)):
         _adopt(models_dir)
+
+
+def _find_pointer(models_dir: Path) -> None:
+    """Make live again what the manifest by path names, where the pointer was lost.
+
+    Raises:
+        InputError: `models_dir` is a release, or its releases were lost too.
+    """
+    build_id = read_manifest(models_dir)["build_id"]
+    folder = release_folder(models_dir, build_id)
+    if not folder.is_dir():
+        raise InputError(
+            f"{models_dir} is no models folder but holds release {build_id} itself: "
+            "name the folder that has it in releases/, or an empty one"
+        )
+    verify_release(folder)
+    switch(models_dir, build_id)
+    history.catch_up(models_dir)
+    logger.warning("found no pointer to what is live: it is %s, as manifest.json says", build_id)
 
 
 def _adopt(models_dir: Path) -> None:

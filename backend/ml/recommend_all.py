@@ -15,6 +15,7 @@ if __name__ == "__main__" and not __package__:
     sys.exit(2)
 
 from .cli import EXIT_CODES, Parser, add_noise, at_least, folder, print_lines, run
+from .errors import UsageError
 from .live import DEFAULT_MODELS_DIR
 from .progress import progress_bar
 
@@ -89,7 +90,7 @@ def write_parquet(snapshot: Snapshot, path: Path, n: int) -> int:
     rows = 0
     with (
         progress_bar("recommending", " users", len(snapshot.users)) as bar,
-        replace_together(path) as (file,),
+        replace_together(path, unique=True) as (file,),
         pq.ParquetWriter(file, schema) as writer,
     ):
         for block in recommend_all(snapshot, n):
@@ -128,12 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(args: argparse.Namespace) -> None:
-    from functools import partial
-
     from .release import read_live
     from .snapshot import read_snapshot
 
-    snapshot = read_live(args.models_dir, partial(read_snapshot, mmap=False))
+    if not args.file.absolute().parent.is_dir():
+        raise UsageError(f"{args.file.parent} is no folder: make it, or name another file")
+    snapshot = read_live(args.models_dir, read_snapshot)
     rows = write_parquet(snapshot, args.file, args.n)
     if not args.quiet:
         print_lines([f"{rows:,} recommendations for {len(snapshot.users):,} users in {args.file}"])

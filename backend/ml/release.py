@@ -9,16 +9,16 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
-from .arrays import IMPLICIT, NAMES, model_arrays
+from .arrays import NAMES, OPTIONAL, model_arrays
 from .errors import DamagedReleaseError, OtherVersionsError, ReleaseError
 from .files import CHUNK, sha256, sync_folder
 from .live import DEFAULT_MODELS_DIR, MODEL_FILE, REPORT_FILE, TRAINSET_FILE, live_folder
 from .manifest import MANIFEST_FILE, read_manifest, write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
     from surprise import SVD, Trainset
@@ -250,25 +250,40 @@ def read_held_out(folder: Path) -> NDArray[Any] | None:
     return _read_array(folder, manifest, HELD_OUT_FILE)
 
 
-def load_arrays(folder: Path, *, mmap: bool = False) -> dict[str, NDArray[Any]]:
+def load_arrays(
+    folder: Path, names: Collection[str] = NAMES, *, mmap: bool = False
+) -> dict[str, NDArray[Any]]:
     """The arrays of the release in `folder`, verified; see `arrays.model_arrays`.
 
     Args:
         folder: of the release.
+        names: of the arrays wanted; one that this release need not have is left out.
         mmap: whether to leave them on the disk until they are used, shared between processes.
 
     Raises:
         ReleaseError: see `open_verified` and `manifest.read_manifest`.
     """
     manifest = read_manifest(folder)
-    arrays = {}
     published = {entry["name"] for entry in manifest["files"]}
-    for name in (*NAMES, IMPLICIT):
-        file_name = f"{ARRAYS}/{name}.npy"
-        if name == IMPLICIT and file_name not in published:
-            continue
-        arrays[name] = _read_array(folder, manifest, file_name, mmap=mmap)
-    return arrays
+    return {
+        name: _read_array(folder, manifest, f"{ARRAYS}/{name}.npy", mmap=mmap)
+        for name in names
+        if name not in OPTIONAL or f"{ARRAYS}/{name}.npy" in published
+    }
+
+
+def _map_array(file: BinaryIO) -> NDArray[Any]:
+    """The array in an open file, left there: the very file that was verified."""
+    import numpy as np
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(file)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("it has objects")
+    order: Literal["F", "C"] = "F" if fortran else "C"
+    return np.memmap(file, dtype, "r", file.tell(), shape, order)
 
 
 def _read_array(
@@ -284,9 +299,7 @@ def _read_array(
     with open_verified(folder, manifest, name) as file:
         try:
             array: NDArray[Any] = (
-                npy.open_memmap(folder / name, mode="r")
-                if mmap
-                else npy.read_array(file, allow_pickle=False)
+                _map_array(file) if mmap else npy.read_array(file, allow_pickle=False)
             )
         except ValueError as error:
             raise DamagedReleaseError(

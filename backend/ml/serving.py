@@ -45,6 +45,11 @@ class CollaborativeModel:
         return read_live(self._models_dir, partial(read_snapshot, mmap=self._mmap))
 
     @property
+    def snapshot(self) -> Snapshot:
+        """The release in memory, which never changes."""
+        return self._snapshot
+
+    @property
     def manifest(self) -> Mapping[str, Any]:
         """Of the release in memory; see `manifest.schema.json`."""
         return self._snapshot.manifest
@@ -85,6 +90,7 @@ class CollaborativeModel:
                 as Surprise has it, what the user gives on average.
 
         Raises:
+            UserIdError: `user` is neither.
             MovieIdError: ids that are no integers.
         """
         now = self._snapshot
@@ -121,6 +127,7 @@ class CollaborativeModel:
             exclude: TMDB ids to leave out, besides those that the user has rated.
 
         Raises:
+            UserIdError: `user` is neither.
             MovieIdError: ids that are no integers.
         """
         now = self._snapshot

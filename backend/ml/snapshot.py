@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import fold_in
-from .errors import MovieIdError, RatingError
+from .arrays import NAMES
+from .errors import MovieIdError, RatingError, UserIdError
 from .manifest import read_manifest
 from .ratings import HIGHEST, LOWEST
 from .release import load_arrays
 from .texts import decode_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
+SERVED = tuple(name for name in NAMES if name != "rated_stars")
+"""The arrays that are needed to serve."""
 DENSE = 1 << 24
 """Highest film id up to which a table of all ids is kept to look them up: 64 MiB at most."""
 
@@ -63,7 +67,10 @@ class Snapshot:
 
     def rows_of(self, movie_ids: ArrayLike) -> NDArray[np.intp]:
         """Row of each film; -1 where the model does not know it."""
-        ids = np.asarray(movie_ids)
+        try:
+            ids = np.asarray(movie_ids)
+        except (ValueError, OverflowError):  # uneven lists
+            ids = np.empty(())
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise MovieIdError(f"expected a list of film ids as integers, found {movie_ids!r:.80}")
         ids = ids.astype(np.int64, copy=False)
@@ -81,6 +88,10 @@ class Snapshot:
             if user.build_id != self.build_id:
                 user = self.fold_in(user.ratings)
             return user.bias, user.vector
+        if not isinstance(user, str):
+            raise UserIdError(
+                f"expected a user's id as str, or a folded-in user, found {user!r:.80}"
+            )
         row = self.users.get(user)
         return (0.0, None) if row is None else (float(self.bu[row]), self.pu[row])
 
@@ -108,8 +119,8 @@ class Snapshot:
 
     def fold_in(self, ratings: Mapping[int, float]) -> FoldedUser:
         """See `serving.CollaborativeModel.fold_in`."""
-        ids = list(ratings)
         stars = _check_stars(ratings)
+        ids = list(ratings)
         rows = self.rows_of(ids)
         known = rows >= 0
         rows, residuals = rows[known], stars[known] - self.global_mean - self.bi[rows[known]]
@@ -129,13 +140,13 @@ class Snapshot:
         return self.cache["lengths"]
 
 
-def read_snapshot(folder: Path, *, mmap: bool) -> Snapshot:
+def read_snapshot(folder: Path, *, mmap: bool = False) -> Snapshot:
     """The release in `folder`, verified.
 
     Raises:
         ReleaseError: see `release.load_arrays`.
     """
-    manifest, arrays = read_manifest(folder), load_arrays(folder, mmap=mmap)
+    manifest, arrays = read_manifest(folder), load_arrays(folder, SERVED, mmap=mmap)
     for array in arrays.values():
         array.flags.writeable = False
     users = decode_texts(arrays["user_ids"], arrays["user_id_ends"])
@@ -147,7 +158,7 @@ def read_snapshot(folder: Path, *, mmap: bool) -> Snapshot:
     low, high = manifest["model"]["rating_scale"]
     return Snapshot(
         build_id=manifest["build_id"],
-        manifest=manifest,
+        manifest=MappingProxyType(manifest),
         scale=(low, high),
         global_mean=manifest["model"]["global_mean"],
         users=dict(zip(users, range(len(users)), strict=True)),
@@ -167,8 +178,10 @@ def read_snapshot(folder: Path, *, mmap: bool) -> Snapshot:
 
 def _check_stars(ratings: Mapping[int, float]) -> NDArray[np.float64]:
     """The values as an array, once they are stars."""
+    if not isinstance(ratings, Mapping):
+        raise RatingError(f"expected stars by film id, found {ratings!r:.80}")
     for movie_id, stars in ratings.items():
-        if isinstance(stars, bool) or not isinstance(stars, int | float | np.number):
+        if isinstance(stars, bool) or not isinstance(stars, int | float | np.integer | np.floating):
             raise RatingError(
                 f"film {movie_id!r:.40} has a rating that is no number: {stars!r:.40}"
             )

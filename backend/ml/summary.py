@@ -67,8 +67,8 @@ def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]
     """A table of the releases kept, the newest first; the live one is marked."""
     if not releases:
         return [f"no releases in {from_here(models_dir)}"]
-    titles = "release", "ratings", "of the app", "users", "films", "RMSE", "algorithm"
-    lines = ["  {:22} {:>11} {:>11} {:>9} {:>7} {:>7}  {}".format(*titles)]
+    titles = "release", "built (UTC)", "ratings", "of app", "users", "films", "RMSE", "algorithm"
+    lines = ["  {:22} {:16} {:>11} {:>9} {:>8} {:>7} {:>7}  {}".format(*titles)]
     for listed in releases:
         line = f"{'*' if listed.is_live else ' '} {listed.build_id:22}"
         if listed.manifest is None:
@@ -78,9 +78,11 @@ def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]
         rmse = f"{metrics[0]['rmse']:.4f}" if metrics and "rmse" in metrics[0] else "-"
         counts = (f"{data.get(name, 0):,}" for name in ("ratings", "app_ratings", "users", "films"))
         marks = [listed.manifest.get("algorithm") or "unknown"]
+        marks += ["sample"] if data["is_sample"] else []
         marks += ["forced"] if (listed.manifest.get("gate") or {}).get("forced") else []
         marks += ["rolled back"] if listed.rolled_back else []
-        row = "{:>11} {:>11} {:>9} {:>7}".format(*counts)
+        built = listed.manifest["created"][:16].replace("T", " ")
+        row = "{} {:>11} {:>9} {:>8} {:>7}".format(built, *counts)
         lines.append(f"{line} {row} {rmse:>7}  {', '.join(marks)}")
     lines.append("* live. RMSE: of each build's own training on a fifth of the ratings held out")
     return lines

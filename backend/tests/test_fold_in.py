@@ -91,6 +91,8 @@ def test_a_known_users_fold_in_comes_close_to_the_trained_vector(
     ("ratings", "error", "said"),
     [
         ({"862": 4.0}, MovieIdError, "expected a list of film ids"),
+        ([(862, 4.0)], RatingError, "expected stars by film id, found"),
+        ({862: np.complex128(4)}, RatingError, "no number"),
         ({862: "4"}, RatingError, "film 862 has a rating that is no number: '4'"),
         ({862: True}, RatingError, "no number"),
         ({862: None}, RatingError, "no number"),
@@ -145,12 +147,11 @@ def test_on_real_new_users_it_beats_knowing_nothing_and_keeps_up_with_a_full_ret
     found = compare_new_users(real_ratings, algorithm, revealed, seed=0)
     unknown, folded, retrained = (found[way].measures for way in (UNKNOWN, FOLDED, RETRAINED))
     assert unknown.rmse - folded.rmse > 0.03
-    assert folded.ndcg > unknown.ndcg
-    assert folded.ndcg > retrained.ndcg - 0.01
-    if algorithm == "svd":
-        assert folded.rmse < retrained.rmse - 0.005
+    assert folded.ndcg > max(unknown.ndcg, retrained.ndcg)
+    if (algorithm, revealed) == ("bayesian", 50):  # the one that is missed
+        assert folded.rmse < retrained.rmse + 0.004
     else:
-        assert folded.rmse < retrained.rmse + 0.005
+        assert folded.rmse < retrained.rmse
 
 
 def test_on_real_known_users_of_the_svd_it_beats_the_trained_vectors(
@@ -161,8 +162,24 @@ def test_on_real_known_users_of_the_svd_it_beats_the_trained_vectors(
     assert found[FOLDED].measures.ndcg > found[TRAINED].measures.ndcg
 
 
-def test_a_release_without_the_ratings_of_a_user_still_folds_in(tmp_path: Path) -> None:
-    """One user, one film: nothing to learn a prior from, and still an answer."""
+def test_the_folded_in_users_of_ml_100k_are_close_to_the_trained(
+    real_ratings: pd.DataFrame, tmp_path: Path
+) -> None:
+    """As README says: a correlation of 0.98, 0.12 stars apart."""
+    save_models(*train_svd_model(real_ratings), str(tmp_path))
+    model = load_collaborative(tmp_path)
+    trained, folded = [], []
+    for user_id, own in real_ratings.groupby("user_id", observed=True):
+        user = model.fold_in(dict(zip(own["movie_id"], own["rating"], strict=True)))
+        trained.append(model.predict(str(user_id), model.movie_ids))
+        folded.append(model.predict(user, model.movie_ids))
+    assert np.corrcoef(np.ravel(trained), np.ravel(folded))[0, 1] == pytest.approx(0.98, abs=0.005)
+    apart = np.sqrt(np.mean((np.array(trained) - folded) ** 2))
+    assert apart == pytest.approx(0.12, abs=0.01)
+
+
+def test_one_rating_of_one_user_is_enough_to_fold_in_with(tmp_path: Path) -> None:
+    """Nothing to learn a prior from, and still an answer."""
     save_models(*train_svd_model(sample_ratings().head(1), epochs=1, factors=2), str(tmp_path))
     model = load_collaborative(tmp_path)
     user = model.fold_in({int(model.movie_ids[0]): 5.0})

@@ -124,7 +124,7 @@ def test_each_side_of_a_model_is_looked_at() -> None:
     def failed(
         app_ratings: int = 50, then: Counts | None = same, rows: np.ndarray | None = None
     ) -> list[str]:
-        published = then and Published(then, rows)
+        published = then and Published(then, rows, "svd")
         now = counts._replace(app_ratings=app_ratings)
         checks = check_model(svd, held_out, now, published)
         return [check.text for check in checks if not check.passed]
@@ -139,10 +139,15 @@ def test_each_side_of_a_model_is_looked_at() -> None:
     (worse,) = failed(rows=rows)
     assert re.fullmatch(
         rf"RMSE 0\.\d{{4}} on {len(rows):,} ratings held out then and now, "
-        r"wanted at most 0\.01 above the published model's 0\.\d{4}",
+        r"wanted at most 0\.01 above the published model's 0\.\d{4} \(svd\)",
         worse,
     )
     assert failed(rows=rows[:999]) == []  # too few in common to compare
+    *_, said = check_model(svd, held_out, counts, Published(same, rows[:999], "svd"))
+    assert said.text == (
+        "errors not compared with the published model's: 999 ratings were held out then and now, "
+        "1,000 would be enough"
+    )
     svd.qi[3, 2] = np.inf
     assert failed() == ["factors not finite"]
     held_out.predictions[:] = 3.5
@@ -167,3 +172,29 @@ def test_a_rating_is_held_out_of_every_build_or_of_none() -> None:
         3034856999744532887,
         2085389790206700774,
     ]  # as on every machine
+
+
+def test_without_app_ratings_on_purpose_all_else_is_still_compared(
+    build: Run, tmp_path: Path
+) -> None:
+    assert build("--algorithm", "bayesian").returncode == 0
+    worse = build("--allow-missing-app-ratings", "--epochs", "1", "--cv", "2")
+    assert worse.returncode == 5
+    assert "above the published model's" in worse.stderr
+    assert "(bayesian)" in worse.stderr
+    assert worse.stdout.count("RMSE") == 3  # what --cv found is printed all the same
+    counts = Counts(100, 20, 9, 40, 5, is_sample=False)
+    assert counts.without_app() == Counts(60, 15, 9, 0, 0, is_sample=False)
+
+
+def test_a_build_by_force_over_what_cannot_be_read_says_so(build: Run, tmp_path: Path) -> None:
+    assert build().returncode == 0
+    manifest = tmp_path / "models" / "manifest.json"
+    manifest.write_text("[" * 100_000)
+    stopped = build()
+    assert stopped.returncode == 3
+    assert "is not JSON" in stopped.stderr.splitlines()[-1]
+    assert build("--force-publish").returncode == 0
+    gate = read_manifest(live_folder(tmp_path / "models"))["gate"]
+    assert (gate["passed"], gate["forced"]) == (False, True)
+    assert gate["checks"][-1]["text"] == "what was live cannot be read, nor compared with"

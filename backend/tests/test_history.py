@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import joblib
 import pytest
+from helpers import contents
 from postgrest_server import SupabaseServer
 from small_builds import BUILD, SAMPLE, SMALL, Run, build, edit_manifest, write_set
 
@@ -19,6 +21,7 @@ from ml.history import build_ids, read_log, rolled_back
 from ml.live import live_folder
 from ml.manifest import read_manifest
 from ml.publishing import publish
+from ml.ratings import make_ratings
 from ml.release import load_models
 from ml.sample import sample_ratings
 
@@ -104,7 +107,7 @@ def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, mode
     assert (done.returncode, done.stderr) == (0, "")
     title, *rows, legend = done.stdout.splitlines()
     assert title.split() == (
-        ["release", "ratings", "of", "the", "app", "users", "films", "RMSE", "algorithm"]
+        ["release", "built", "(UTC)", "ratings", "of", "app", "users", "films", "RMSE", "algorithm"]
     )
     assert legend == (
         "* live. RMSE: of each build's own training on a fifth of the ratings held out"
@@ -112,10 +115,16 @@ def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, mode
     assert [row[2:24] for row in rows] == [alone, bayesian, forced, good]
     assert [row[0] for row in rows] == [" ", " ", " ", "*"]
     rmse = read_manifest(live_folder(models))["metrics"][0]["rmse"]
-    assert rows[3].split() == ["*", good, "26,765", "0", "600", "124", f"{rmse:.4f}", "svd"]
-    assert rows[2].endswith("  svd, forced")
+    created = read_manifest(live_folder(models))["created"]
+    assert rows[3].split() == [
+        "*", good, created[:10], created[11:16], "26,765", "0", "600", "124", f"{rmse:.4f}",
+        "svd,", "sample",
+    ]  # fmt: skip
+    assert rows[2].endswith("  svd, sample, forced")
     assert rows[1].endswith("manifest.json is not JSON: it is cut or of another program")
-    assert rows[0].split()[1:] == ["500", "0", "12", "120", "-", "unknown,", "rolled", "back"]
+    assert rows[0].split()[3:] == (
+        ["500", "0", "12", "120", "-", "unknown,", "sample,", "rolled", "back"]
+    )
     end = title.index("RMSE") + len("RMSE")
     assert [row[:end].split()[-1] for row in (rows[0], rows[3])] == ["-", f"{rmse:.4f}"]
 
@@ -221,7 +230,11 @@ def test_one_goes_back_from_a_live_release_that_is_damaged(
 ) -> None:
     first, second = releases(2)
     (models / "releases" / second / "manifest.json").unlink()
-    assert go_back(ask) == first
+    done = ask("--rollback")
+    assert (done.returncode, done.stdout) == (
+        0, f"release {first} is live again, in place of {second}\n",
+    )  # fmt: skip
+    assert f"{second} is live, but not whole: choose another by --rollback ID" in done.stderr
     assert_live(models, first, "rollback")
 
 
@@ -445,7 +458,8 @@ def test_what_was_gone_back_from_is_not_built_again(ask: Run, models: Path) -> N
     second = build(models, *SAMPLE, "--seed", "1")
     go_back(ask)
     before = state_of(models)
-    for args, same in ((("--seed", "1"), second), ((), first)):
+    left = f"{second}, which was rolled back"
+    for args, same in ((("--seed", "1"), left), ((), first)):
         done = ask(*SAMPLE, "--if-changed", *args)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"Nothing changed since release {same}: nothing built\n"
@@ -478,3 +492,69 @@ def test_tuning_the_same_again_builds_nothing(ask: Run, models: Path) -> None:
     assert done.stdout == f"Nothing changed since release {built['build_id']}: nothing built\n"
     assert state_of(models) == before
     assert ask(*args, "--tune-minutes", "9", "--if-changed").stdout.startswith("\nTuning ")
+
+
+def test_a_pointer_that_leads_nowhere_is_shown_and_mended(ask: Run, models: Path) -> None:
+    first, second = build(models), build(models)
+    shutil.rmtree(models / "releases" / second)
+    done = ask("--list")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1] == f"* {second} is missing: choose another"
+    assert ask("--rollback", first).returncode == 0
+    assert load_models(models)[0].build_id == first
+    (models / "live").unlink()
+    (models / "live").symlink_to("/elsewhere/" + first)
+    done = ask("--list")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "live names no release but '/elsewhere/" in done.stdout.splitlines()[1]
+
+
+def test_going_back_stays_with_real_ratings(ask: Run, models: Path) -> None:
+    """A model of the sample is never what a real one is replaced by, unless it is asked for."""
+    sample = build(models)
+    table = make_ratings(["ml_1", "ml_1", "ml_2"], [11, 12, 11], [4, 3, 5])
+    save_models(*train_svd_model(table, epochs=1, factors=2), str(models))
+    done = ask("--rollback")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no release to go back to that is older" in done.stderr
+    assert ask("--rollback", sample).returncode == 0
+
+
+def test_copies_outlive_a_pointer_to_a_release_that_is_gone(ask: Run, models: Path) -> None:
+    """Where links are not to be had: what is there by path is the last that is left."""
+    build_id = build(models)
+    for name in ("svd_model.pkl", "cf_trainset.pkl", "manifest.json"):
+        content = (models / name).read_bytes()
+        (models / name).unlink()
+        (models / name).write_bytes(content)
+    (models / "live").unlink()
+    (models / "live").write_text(build_id)
+    shutil.rmtree(models / "releases")
+    before = contents(models)
+    done = ask("--rollback")
+    assert done.returncode == 2
+    assert "is live, but not whole: choose another by --rollback ID" in done.stderr
+    assert contents(models) == before
+
+
+def test_a_lost_pointer_is_found_by_the_manifest_and_a_release_is_no_models_folder(
+    ask: Run, models: Path
+) -> None:
+    first, second = build(models), build(models)
+    copied = models.with_name("copied")
+    shutil.copytree(models, copied, symlinks=False)
+    shutil.rmtree(copied / "live")
+    done = ask("--rollback", "--models-dir", copied)
+    assert done.returncode == 0, done.stderr
+    assert f"found no pointer to what is live: it is {second}" in done.stderr
+    assert live_folder(copied).name == first
+    release = live_folder(models)
+    before = contents(release)
+    for args in (("--rollback",), SAMPLE):
+        done = ask(*args, "--models-dir", release)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr.splitlines()[-1] == (
+            f"error: {release} is no models folder but holds release {second} itself: "
+            "name the folder that has it in releases/, or an empty one"
+        )
+        assert contents(release) == before

@@ -56,9 +56,12 @@ def test_the_services_snippets_run_over_http_before_and_after_the_first_build(
             known = client.get("/users/ml_sample_155/films", params={"n": 5}).json()
             assert known[0]["movie_id"] == 862  # as the demo says
             new = client.post("/films", json={"862": 5.0, "12": 5, "603": 0.5}).json()
+            wrong = client.post("/films", json={"862": 7})
         server.terminate()
         server.communicate(timeout=30)
     assert len(new) == 10
+    assert wrong.status_code == 422
+    assert wrong.json() == {"detail": "film 862 has 7.0 stars, expected 0.5 to 5"}
     assert not {862, 12, 603} & {film["movie_id"] for film in new}
 
 
@@ -88,6 +91,7 @@ def test_the_refused_publish_and_the_rollback_are_what_is_printed(
 
     def plain(text: str) -> list[str]:
         text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "ID", text)
+        text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", text)
         text = re.sub(r"is in \S+/refused/", "is in ml/models/refused/", text)
         return re.sub(
             r"(0|1)\.\d{4}\b", lambda number: f"{float(number[0]):.2f}", text

@@ -52,7 +52,7 @@ def test_small_blocks_say_the_same_and_a_user_who_rated_all_gets_nothing(
     everything = pd.DataFrame({"user_id": "ml_sample_1", "movie_id": films, "rating": 4.0})
     full = pd.concat([rest.astype({"user_id": "str"}), everything])
     save_models(*train_svd_model(full, epochs=1, factors=3), str(tmp_path))
-    snapshot = load_collaborative(tmp_path)._snapshot
+    snapshot = load_collaborative(tmp_path).snapshot
     (whole,) = module.recommend_all(snapshot, n=3)
     none = whole.user_ids.index("ml_sample_1")
     assert whole.movie_ids[none].tolist() == [-1, -1, -1]
@@ -71,5 +71,21 @@ def test_no_release_and_no_folder_end_with_one_line(run: Run, models: Path, tmp_
     assert (missing.returncode, missing.stdout) == (3, "")
     assert missing.stderr.startswith(f"error: no release in {tmp_path}: make one with")
     nowhere = run("ml.recommend_all", tmp_path / "no" / "top.parquet", "--models-dir", models)
-    assert (nowhere.returncode, nowhere.stdout) == (1, "")
-    assert nowhere.stderr.startswith("error: No such file or directory: ")
+    assert (nowhere.returncode, nowhere.stdout) == (2, "")
+    assert (
+        nowhere.stderr == f"error: {tmp_path / 'no'} is no folder: make it, or name another file\n"
+    )
+
+
+def test_two_at_once_into_one_file_leave_one_of_the_two(
+    start: Callable[..., subprocess.Popen[str]], models: Path, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        both = [
+            start("ml.recommend_all", tmp_path / "top.parquet", "--models-dir", models, "-n", n)
+            for n in ("100", "3")
+        ]
+        assert [process.communicate(timeout=60)[1] for process in both] == ["", ""]
+        ranks = pd.read_parquet(tmp_path / "top.parquet").groupby("user_id")["rank"].max()
+        assert ranks.max() in (3, 100)
+    assert [path.name for path in tmp_path.iterdir()] == ["top.parquet"]

@@ -24,7 +24,7 @@ from small_builds import BUILD, SAMPLE, SMALL, Run, build, edit_manifest
 from surprise import SVD, Dataset, Reader, Trainset
 from surprise.prediction_algorithms import matrix_factorization
 
-from ml.arrays import NAMES, decode_texts
+from ml.arrays import NAMES, OPTIONAL
 from ml.build_collaborative import save_models, train_svd_model
 from ml.errors import (
     DamagedReleaseError,
@@ -38,6 +38,7 @@ from ml.manifest import read_manifest
 from ml.publishing import publish
 from ml.release import load_arrays, load_models, read_held_out, read_live, verify_release
 from ml.sample import sample_ratings
+from ml.texts import decode_texts
 
 BACKEND = Path(__file__).parents[1]
 PICKLES = ("svd_model.pkl", "cf_trainset.pkl")
@@ -251,7 +252,7 @@ def test_the_arrays_are_exactly_those_of_the_model(
 ) -> None:
     svd, trainset = trained
     arrays = load_arrays(live_folder(models), mmap=mmap)
-    assert set(arrays) == set(NAMES)
+    assert set(arrays) == set(NAMES) - {*OPTIONAL}
     assert {isinstance(array, np.memmap) for array in arrays.values()} == {mmap}
     for name in ("bu", "bi", "pu", "qi"):
         assert arrays[name].dtype == np.float64
@@ -272,7 +273,7 @@ def test_a_bayesian_model_keeps_what_a_film_adds_to_its_users_too(tmp_path: Path
     svd, trainset = train_svd_model(table, algorithm="bayesian", factors=3)
     save_models(svd, trainset, str(tmp_path))
     arrays = load_arrays(live_folder(tmp_path))
-    assert set(arrays) == {*NAMES, "implicit"}
+    assert set(arrays) == set(NAMES)
     np.testing.assert_array_equal(arrays["implicit"], svd.implicit)
     np.testing.assert_array_equal(arrays["pu"], svd.pu)
 
@@ -359,10 +360,14 @@ def test_a_copy_that_followed_the_links_loads_and_says_how_to_build_into_it(
         "remove it, then build, or choose a release by --rollback ID"
     )
     assert load_models(copied)[0].build_id == live_folder(models).name
-    for args in (SAMPLE, ("--rollback",), ("--list",)):
+    for args in (SAMPLE, ("--rollback",)):
         done = run(BUILD, *args, "--models-dir", copied)
         assert done.returncode == 3
         assert (done.stdout, done.stderr.splitlines()[-1]) == ("", f"error: {said}")
+    listed = run(BUILD, "--list", "--models-dir", copied)
+    assert listed.returncode == 0
+    assert said in listed.stdout
+    assert live_folder(models).name in listed.stdout  # one to choose
     assert contents(copied) == before
     shutil.rmtree(copied / "live")
     assert build(copied) == live_folder(copied).name
@@ -410,7 +415,7 @@ def test_two_builds_of_the_same_give_the_same_arrays_byte_for_byte_and_another_s
             entry["name"]: entry["sha256"] for entry in files if entry["name"].endswith(".npy")
         }
     assert hashes["one"] == hashes["again"]
-    assert len(hashes["one"]) == 1 + len(NAMES) + (algorithm == "bayesian")
+    assert len(hashes["one"]) == len(NAMES) + (algorithm == "bayesian")
     same = {name for name, digest in hashes["one"].items() if hashes["other"][name] == digest}
     of_the_data = (
         "user_ids", "user_id_ends", "movie_ids", "rated_starts", "rated_movies", "rated_stars"
