@@ -38,14 +38,10 @@ def live_id(models_dir: Path) -> str | None:
     """
     pointer = models_dir / POINTER
     try:
-        text = str(pointer.readlink()) if pointer.is_symlink() else pointer.read_text("utf-8")
-    except OSError as error:
-        if error.errno == errno.EINVAL or pointer.is_symlink():  # a link just became a text, or so
-            return live_id(models_dir)
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
-            return None
-        if not isinstance(error, IsADirectoryError):
-            raise
+        text = _read_pointer(pointer)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except IsADirectoryError:
         raise DamagedReleaseError(
             f"{pointer} is a folder, as a copy that follows links makes: "
             "remove it, then build, or choose a release by --rollback ID"
@@ -57,6 +53,26 @@ def live_id(models_dir: Path) -> str | None:
             "remove it, then choose a release by --rollback ID"
         )
     return build_id
+
+
+def _read_pointer(pointer: Path) -> str:
+    """Where a link leads, or what a text file says, also while one takes the other's place."""
+    while True:
+        try:
+            return str(pointer.readlink())
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # it is a link, or not there
+                raise
+        try:
+            with open(pointer, encoding="utf-8", opener=_open_no_link) as file:
+                return file.read()
+        except OSError as error:
+            if error.errno != errno.ELOOP:  # it has not become a link since
+                raise
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def release_folder(models_dir: Path, build_id: str) -> Path:

@@ -1,0 +1,144 @@
+"""A small model to publish, and what is found in a folder that it is published to."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import joblib
+import pytest
+from helpers import PUBLISHED
+
+from ml.build_collaborative import train_svd_model
+from ml.history import LEFT_BEHIND, build_ids, read_log
+from ml.live import MODEL_FILE, TRAINSET_FILE, live_id
+from ml.manifest import draft_manifest
+from ml.publishing import publish
+from ml.release import load_models
+from ml.sample import sample_ratings
+
+FILES = {".lock", "live", "releases", *PUBLISHED}
+"""What is in a models folder that has a release, without a report."""
+
+
+class Model(NamedTuple):
+    """What is published."""
+
+    pair: tuple[Any, Any]
+    draft: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> Model:
+        """What is in two plain pickles; all that publishing needs is imported by then."""
+        svd, trainset = (joblib.load(folder / name) for name in (MODEL_FILE, TRAINSET_FILE))
+        with TemporaryDirectory() as trial:
+            publish(svd, trainset, Path(trial))
+            load_models(trial)
+        return cls((svd, trainset), draft_manifest(svd, trainset))
+
+    def publish(self, models: Path, build_id: str, **how: Any) -> None:
+        """Publish it under this build id."""
+        publish(*self.pair, models, draft=self.draft | {"build_id": build_id}, **how)
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small model and its trainset, as they were before there were releases."""
+    folder = tmp_path_factory.mktemp("plain")
+    svd, trainset = train_svd_model(sample_ratings().head(300), epochs=1, factors=2)
+    joblib.dump(svd, folder / MODEL_FILE)
+    joblib.dump(trainset, folder / TRAINSET_FILE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(plain: Path) -> Model:
+    """The same, loaded."""
+    return Model.load(plain)
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: a kill loses nothing of it, and a sync is quick."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as name:
+        yield Path(name)
+
+
+@pytest.fixture(params=["links", "copies"])
+def copies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether links are not to be had."""
+    if request.param == "copies":
+        monkeypatch.setattr(os, "symlink", refuse_links)
+    return bool(request.param == "copies")
+
+
+def ids_by_path(models: Path) -> tuple[str | None, str | None]:
+    """Build ids of the model and the trainset by path, each loaded whole; None where it has none.
+
+    A file that is not there has none either.
+    """
+
+    def load(name: str) -> str | None:
+        try:
+            return getattr(joblib.load(models / name), "build_id", None)
+        except FileNotFoundError:
+            return None
+
+    return load(MODEL_FILE), load(TRAINSET_FILE)
+
+
+def ids_loaded(models: Path) -> set[str]:
+    """Build ids in what the project's own loader says is one build."""
+    svd, trainset = load_models(models)
+    return {svd.build_id, svd.trainset.build_id, trainset.build_id}
+
+
+def unfinished(models: Path) -> set[Path]:
+    """What publishes that were stopped have left, and releases whose removal was stopped."""
+    return {*models.glob("releases/.*.tmp"), *models.glob(".*.tmp")}
+
+
+def age(paths: set[Path]) -> None:
+    """Let it be more than an hour ago that these were left."""
+    then = time.time() - LEFT_BEHIND - 10
+    for path in paths:
+        os.utime(path, (then, then), follow_symlinks=False)
+
+
+def tell(*command: str | Path) -> str:
+    """Run a command; why it failed, if it did."""
+    try:
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return str(error)
+    return done.stderr.strip() or "no reason given" if done.returncode else ""
+
+
+def assert_live(models: Path, build_id: str) -> None:
+    """It is live for all who look, its switch is logged, and nothing unfinished is left."""
+    assert live_id(models) == build_id
+    assert ids_loaded(models) == {build_id}
+    assert ids_by_path(models) == (build_id, build_id)
+    assert read_log(models)[-1]["build_id"] == build_id
+    assert {path.name for path in models.iterdir()} == FILES
+    assert {path.name for path in models.glob("releases/*")} == {*build_ids(models)}
+
+
+def new_id() -> str:
+    """A build id of this very moment."""
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond:05x}{secrets.randbelow(16):x}"
+
+
+def refuse_links(*_: Any, **__: Any) -> None:
+    """What `os.symlink` does on a file system without links."""
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
