@@ -47,11 +47,13 @@ class Publisher:
     """
 
     def __init__(self, model: Path, before: Sequence[str] = ()) -> None:
+        # The killed leave no data of coverage behind: it would only slow them down.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
         self.process = subprocess.Popen(
             # A fork beside threads is a warning, and here they are those of idle libraries.
             [*before, sys.executable, "-W", "ignore", __file__, str(model)],
             cwd=BACKEND,
-            env=os.environ | {"PYTHONPATH": str(BACKEND), "OPENBLAS_NUM_THREADS": "1"},
+            env=env | {"PYTHONPATH": str(BACKEND), "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

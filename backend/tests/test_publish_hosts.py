@@ -69,7 +69,7 @@ def test_two_who_publish_at_once_leave_a_whole_live_release_also_where_no_lock_r
 def test_what_is_live_is_found_while_its_pointer_turns_from_a_link_to_a_text_and_back(
     in_memory: Path,
 ) -> None:
-    build_id, turns = new_id(), 3000
+    build_id, turns = new_id(), 100
     pointer, temporary = in_memory / "live", in_memory / "temporary"
     pointer.write_text(build_id)
 
