@@ -39,14 +39,13 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
     """
     import numpy as np
 
-    users = [trainset.to_raw_uid(inner) for inner in trainset.all_users()]
-    films = [trainset.to_raw_iid(inner) for inner in trainset.all_items()]
+    users, films = raw_ids(trainset)
     if set(map(type, users)) - {str}:
         raise InputError("a user's id in the trainset is no text: expected ids as str")
     if set(map(type, films)) - {int, np.int64}:
         raise InputError("a film's id in the trainset is no integer: expected TMDB ids as int")
     user_ids, user_id_ends = encode_texts(users)
-    starts, movies, stars = _rated(trainset)
+    starts, movies, stars = rated(trainset)
     arrays = svd.bu, svd.bi, svd.pu, svd.qi, user_ids, user_id_ends, np.array(films, np.int64)
     found = dict(zip(NAMES, (*arrays, starts, movies, stars), strict=False))
     if hasattr(svd, "implicit"):
@@ -55,7 +54,16 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _rated(trainset: Trainset) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
+def raw_ids(trainset: Trainset) -> tuple[list[Any], list[Any]]:
+    """The users' and the films' own ids, by inner id."""
+    return (
+        [trainset.to_raw_uid(inner) for inner in trainset.all_users()],
+        [trainset.to_raw_iid(inner) for inner in trainset.all_items()],
+    )
+
+
+def rated(trainset: Trainset) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
+    """rated_starts, rated_movies and rated_stars, see `model_arrays`."""
     import numpy as np
 
     from .trainset import ArrayTrainset

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ReleaseError, UsageError
-from .live import POINTER, RELEASES, live_id
-from .manifest import is_build_id, read_manifest
+from .live import POINTER, RELEASES, live_id, release_folder
+from .manifest import counts_of, is_build_id, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,7 +118,7 @@ def list_releases(models_dir: Path) -> list[Listed]:
     for build_id in reversed(kept):
         manifest, problem = None, ""
         try:
-            manifest = read_manifest(models_dir / RELEASES / build_id)
+            manifest = read_manifest(release_folder(models_dir, build_id))
         except ReleaseError as error:
             problem = str(error)
         listed.append(Listed(build_id, manifest, build_id == live, build_id in left, problem))
@@ -182,7 +182,7 @@ def choose_rollback(models_dir: Path, asked: str) -> str:
 def _is_sample(models_dir: Path, build_id: str | None) -> bool | None:
     """Whether a release is of the generated sample; None where that cannot be read."""
     try:
-        return bool(read_manifest(models_dir / RELEASES / str(build_id))["data"]["is_sample"])
+        return counts_of(read_manifest(release_folder(models_dir, str(build_id)))).is_sample
     except ReleaseError:
         return None
 

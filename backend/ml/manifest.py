@@ -90,21 +90,19 @@ def count(trainset: Trainset) -> Counts:
     import numpy as np
     import pandas as pd
 
+    from .arrays import rated, raw_ids
     from .trainset import ArrayTrainset, IdTrainset
 
     if isinstance(trainset, IdTrainset) and not isinstance(trainset, ArrayTrainset):
         raise InputError("this trainset has no ratings: give the one from cf_trainset.pkl")
-    users = pd.Series([str(trainset.to_raw_uid(user)) for user in trainset.all_users()], dtype=str)
+    users = pd.Series(list(map(str, raw_ids(trainset)[0])), dtype=str)
     of_app = is_app_user(users).to_numpy()
-    if isinstance(trainset, ArrayTrainset):
-        rated = np.diff(trainset.by_user.starts)
-    else:
-        rated = np.array([len(trainset.ur[user]) for user in trainset.all_users()])
+    ratings = np.diff(rated(trainset)[0])
     return Counts(
         trainset.n_ratings,
         trainset.n_users,
         trainset.n_items,
-        int(rated[of_app].sum()),
+        int(ratings[of_app].sum()),
         int(of_app.sum()),
         bool(users.str.startswith(SAMPLE_PREFIX).all()),
     )

@@ -9,6 +9,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from . import history
+from .arrays import raw_ids
 from .errors import InputError, MlError, OtherVersionsError, UsageError
 from .files import locked
 from .live import (
@@ -152,7 +153,8 @@ def _adopt(models_dir: Path) -> None:
     paths = models_dir / MODEL_FILE, models_dir / TRAINSET_FILE
     try:
         svd, trainset = map(joblib.load, paths)
-        if _raw_ids(svd.trainset) != _raw_ids(trainset):
+        same_size = svd.trainset.n_ratings == trainset.n_ratings
+        if not same_size or raw_ids(svd.trainset) != raw_ids(trainset):
             raise ValueError("they are of two builds")
         draft = draft_manifest(svd, trainset)
     except Exception as error:  # a broken pickle can raise anything
@@ -165,13 +167,6 @@ def _adopt(models_dir: Path) -> None:
     switch(models_dir, folder.name)
     history.log_switch(models_dir, folder.name, history.PUBLISH)
     logger.info("took the model that was there along as release %s", folder.name)
-
-
-def _raw_ids(trainset: Trainset) -> tuple[list[Any], list[Any], int]:
-    """What two trainsets of one build have in common."""
-    users = [trainset.to_raw_uid(user) for user in trainset.all_users()]
-    films = [trainset.to_raw_iid(film) for film in trainset.all_items()]
-    return users, films, trainset.n_ratings
 
 
 def refuse(

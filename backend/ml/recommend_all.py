@@ -53,7 +53,7 @@ def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
     from .metrics import top_films
 
     films = len(snapshot.movie_ids)
-    order = np.argsort(snapshot.movie_ids)  # of films with equal scores the lower id comes first
+    order = snapshot.order  # of films with equal scores the lower id comes first
     place = np.argsort(order)
     ids, qi, bi = snapshot.movie_ids[order], snapshot.qi[order], snapshot.bi[order]
     names, starts = list(snapshot.users), snapshot.rated_starts
