@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -21,15 +22,31 @@ class Settings(BaseSettings):
     """Base URL of the Supabase project, `https://PROJECT.supabase.co`."""
 
     supabase_service_role_key: SecretStr | None = None
-    """Key that reads every row of the table `ratings`; never printed."""
+    """Key that reads every row of the app's ratings; never printed."""
+
+    supabase_db_url: SecretStr | None = None
+    """The project's database, `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`; where it is set,
+    ratings come from there and not over REST. Never printed."""
+
+    app_ratings_schema: str = "public"
+    app_ratings_table: str = "ratings"
+    app_ratings_user: str = "user_id"
+    app_ratings_movie: str = "movie_id"
+    app_ratings_rating: str = "rating"
+    """Where the app's ratings are: the schema, the table, and its columns."""
+
+    app_ratings_scale: Literal["0.5-5", "1-5", "1-10", "thumbs"] = "0.5-5"
+    """What the app's users give, see `ml.app_scales`."""
 
     movielens_base_url: str | None = None
     """Where MovieLens archives are looked for before GroupLens: https, file:// or a folder."""
 
     @field_validator("*", mode="before")
     @classmethod
-    def _blank_is_not_set(cls, value: object) -> object:
-        return value.strip() or None if isinstance(value, str) else value
+    def _blank_is_not_set(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        return value.strip() or cls.model_fields[info.field_name or ""].default
 
 
 settings = Settings()

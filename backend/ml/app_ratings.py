@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import ratings
+from .app_cleaning import clean_app_ratings
 from .errors import SourceError
 
 if TYPE_CHECKING:
@@ -16,11 +17,50 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ml.app_ratings")
 
 
+class AppTable(NamedTuple):
+    """Where the app's ratings are."""
+
+    schema: str = "public"
+    table: str = "ratings"
+    user: str = "user_id"
+    movie: str = "movie_id"
+    rating: str = "rating"
+
+    @property
+    def columns(self) -> tuple[str, str, str]:
+        """The columns of user, film and rating."""
+        return self.user, self.movie, self.rating
+
+    @property
+    def expected(self) -> str:
+        """For people: what the database has to have."""
+        return (
+            f"expected a table {self} with the columns {', '.join(self.columns)}; "
+            "other names are set by APP_RATINGS_TABLE and the like, see .env.example"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.table}"
+
+
+def is_configured() -> bool:
+    """Whether the settings name a database, or part of one."""
+    from config import settings
+
+    return bool(
+        settings.supabase_db_url or settings.supabase_url or settings.supabase_service_role_key
+    )
+
+
 def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
-    """Every rating in the app's Supabase table; empty where Supabase is not configured.
+    """Every rating of the app; none where its database is not configured.
+
+    Straight from Postgres where SUPABASE_DB_URL is set, else over Supabase's REST interface; the
+    same ratings give the same table either way.
 
     Returns:
-        The ratings table, and the number of rows left out by reason.
+        The ratings table (see `app_cleaning.clean_app_ratings`), and the number of rows left out
+        by reason.
 
     Raises:
         SourceError: it is half configured, or fails.
@@ -28,15 +68,42 @@ def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
     from config import settings
 
     url, key = settings.supabase_url, settings.supabase_service_role_key
-    if not url and not key:
-        logger.info("no app ratings: SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY are not set")
+    names = AppTable(
+        settings.app_ratings_schema,
+        settings.app_ratings_table,
+        settings.app_ratings_user,
+        settings.app_ratings_movie,
+        settings.app_ratings_rating,
+    )
+    if not is_configured():
+        logger.info(
+            "no app ratings: neither SUPABASE_DB_URL is set, "
+            "nor SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
+        )
         return ratings.empty_ratings(), {}
-    if not url or not key:
+    nulls = 0
+    if settings.supabase_db_url:
+        from . import postgres_ratings
+
+        logger.info("reading the app's ratings from Postgres")
+        rows = postgres_ratings.read_rows(settings.supabase_db_url, names)
+    elif url and key:
+        from . import supabase_ratings
+
+        logger.info("reading the app's ratings from Supabase")
+        rows, nulls = supabase_ratings.read_rows(url, key, names)
+    else:
         missing = "SUPABASE_SERVICE_ROLE_KEY" if url else "SUPABASE_URL"
         raise SourceError(f"Supabase is half configured: {missing} is not set")
-    from .supabase_ratings import read_ratings
-
-    table, dropped = read_ratings(url, key)
+    table, dropped = clean_app_ratings(rows, settings.app_ratings_scale, nulls)
+    found = len(rows) + nulls
+    if not found:
+        logger.warning(
+            "%s has 0 rows: either nobody has rated yet, or the key is an anon key under row-level "
+            "security, which looks just the same. Use the service-role key",
+            names,
+        )
+    logger.info("read %s rows of the app, kept %s", f"{found:,}", f"{len(table):,}")
     for reason, count in dropped.items():
         logger.warning("left out %s app ratings: %s", f"{count:,}", reason)
     return table, dropped
@@ -48,19 +115,23 @@ def read_app_ratings_or_stop(
     """The app's ratings, and the rows left out by reason.
 
     Raises:
-        SourceError: none came, and the published model was trained with some.
+        SourceError: the database is configured and fails; or no ratings came, and the published
+            model was trained with some.
     """
     failure, dropped = "", dict[str, int]()
     try:
         table, dropped = read_app_ratings()
     except SourceError as error:
         table, failure = ratings.empty_ratings(), str(error)
-    if table.empty and not allow_missing and published and published.app_users:
+    if allow_missing:
+        if failure:
+            logger.warning("%s; going on without app ratings", failure)
+        return table, dropped
+    known = published.app_users if published else 0
+    if failure or (known and table.empty):
+        kept = f" The published model knows {known:,} app users and is kept;" if known else ""
         raise SourceError(
-            f"{failure or 'no app ratings came'}. The published model knows "
-            f"{published.app_users:,} app users and is kept; mend that, "
-            "or publish without them by --allow-missing-app-ratings"
+            f"{failure or 'no app ratings came'}.{kept or ' Nothing is built;'} mend that, "
+            "or build without them by --allow-missing-app-ratings"
         )
-    if failure:
-        logger.warning("%s; going on without app ratings", failure)
     return table, dropped

@@ -1,4 +1,4 @@
-"""What a table of ratings is: its columns, types and bounds; cleaning and combining."""
+"""What a table of ratings is: its columns, types and bounds; combining two of them."""
 
 from __future__ import annotations
 
@@ -54,57 +54,9 @@ def is_app_user(user_ids: pd.Series) -> pd.Series:
     return ~user_ids.str.startswith(NOT_APP_PREFIX)
 
 
-def clean_app_ratings(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Keep the rows that are ratings; count the others by reason.
-
-    A row is a rating if its user is not empty (and does not claim a MovieLens id), its film is a
-    positive integer, and its rating a number from 0.5 to 5. Numbers may come as text. Of one
-    user's several ratings of a film the highest stays: the table has no time to go by.
-
-    Args:
-        rows: columns user_id, movie_id and rating of any dtype, as the database gave them.
-
-    Returns:
-        The ratings table, and the number of rows left out by reason (no zero counts).
-    """
-    import pandas as pd
-
-    users = rows["user_id"].where(rows["user_id"].notna(), "").astype(str)
-    movies = _numbers(rows["movie_id"])
-    stars = _numbers(rows["rating"])
-    reasons = {
-        "no user": users.str.strip() == "",
-        f"user id begins with the reserved {NOT_APP_PREFIX!r}": ~is_app_user(users),
-        "film is no positive integer": ~_are_films(movies),
-        "rating is no number": stars.isna(),
-        f"rating outside {LOWEST} to {HIGHEST:g}": ~stars.between(LOWEST, HIGHEST),
-    }
-    kept = pd.Series(data=True, index=rows.index)
-    dropped = {}
-    for reason, applies in reasons.items():
-        dropped[reason] = int((kept & applies).sum())
-        kept &= ~applies
-    table = make_ratings(users[kept], movies[kept].astype("int64"), stars[kept])
-    table = table.sort_values("rating", ascending=False, kind="stable")
-    once = table.drop_duplicates(["user_id", "movie_id"]).sort_index().reset_index(drop=True)
-    dropped["second rating of a film"] = len(table) - len(once)
-    return once, {reason: count for reason, count in dropped.items() if count}
-
-
-def _are_films(numbers: pd.Series) -> pd.Series:
-    """Boolean per row: whether the number can be a TMDB id."""
+def are_films(numbers: pd.Series) -> pd.Series:
+    """Boolean per number: whether it can be a TMDB id."""
     return (numbers % 1 == 0) & (numbers > 0) & (numbers < 2**53)
-
-
-def _numbers(column: pd.Series) -> pd.Series:
-    """The column as float64; NaN where it holds no finite number (true and false are none)."""
-    import pandas as pd
-
-    truths = column.map(lambda value: isinstance(value, bool))
-    numbers: pd.Series[float] = pd.to_numeric(column.mask(truths), errors="coerce").astype(
-        "float64"
-    )
-    return numbers.mask(numbers.abs() == float("inf"))
 
 
 def combine(ml_ratings: pd.DataFrame, real_ratings: pd.DataFrame) -> pd.DataFrame:
@@ -143,7 +95,7 @@ def check_ratings(table: pd.DataFrame) -> pd.DataFrame:
         )
     try:
         check_bounds(table["rating"])
-        if not _are_films(table["movie_id"]).all():
+        if not are_films(table["movie_id"]).all():
             raise InputError("a ratings table has a movie_id that is no positive integer")
         return make_ratings(*(table[name] for name in COLUMNS))
     except (TypeError, ValueError, OverflowError) as error:

@@ -3,84 +3,62 @@
 from __future__ import annotations
 
 import logging
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from .errors import SourceError
 from .progress import progress_bar
-from .ratings import COLUMNS, clean_app_ratings
+from .ratings import COLUMNS
+from .retries import TryAgainError, with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import httpx
-    import pandas as pd
+    import pyarrow as pa
+    from postgrest import SyncSelectRequestBuilder
     from pydantic import SecretStr
     from supabase import Client
 
+    from .app_ratings import AppTable
+
 logger = logging.getLogger("ml.supabase_ratings")
 
-TABLE = "ratings"
 PAGE = 10_000
 """Rows asked for at a time; the server may cap them lower (1,000 on a Supabase project)."""
-WAITS = (0.5, 1.0, 2.0, 4.0)
-"""Seconds before the second try of a request, the third, and so on."""
 LONGEST_WAIT = 60.0
 """Bound on what a server's Retry-After can make us wait, in seconds."""
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 30.0
 """Seconds."""
 
 
-class _TryAgainError(Exception):
-    """The server is busy or unwell: 429, 5xx, or an answer that is no rows."""
+def read_rows(url: str, key: SecretStr, names: AppTable) -> tuple[pa.Table, int]:
+    """Read every row of the app's ratings.
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
-        """What the server asked for, in seconds."""
-
-
-def read_ratings(url: str, key: SecretStr) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Read and clean every row of the table `ratings`.
-
-    Pages follow the order of (user_id, movie_id) and start after the last row of the page before,
-    until one comes back empty: right whatever the server's row cap, and neither repeats nor loses
-    a row that is there throughout, also while users are writing.
+    Pages follow the order of (user, film) and start after the last row of the page before, until
+    one comes back empty: right whatever the server's row cap, and neither repeats nor loses a row
+    that is there throughout, also while users are writing.
 
     Args:
         url: base URL of the Supabase project.
         key: the service-role key; it is never printed.
+        names: of the table and its columns.
 
     Returns:
-        The ratings table (see `ratings.clean_app_ratings`), and the rows left out by reason.
+        Columns user_id, movie_id and rating, as Postgres's own text, dictionary-encoded; and the
+        number of rows without a user or film, which have no place in that order and are left out.
 
     Raises:
         SourceError: Supabase cannot be reached, refuses the key, or answers what is no ratings.
     """
-    import pandas as pd
+    import pyarrow as pa
 
-    logger.info("reading the app's ratings from Supabase")
     with _open_http() as http:
         client = _connect(url, key, http)
-        nulls = _count_nulls(client)
-        pages = _read_pages(client)
-    rows = pd.DataFrame(
-        {name: [value for page in pages for value in page[name]] for name in COLUMNS}, dtype=object
-    )
-    if not len(rows) + nulls:
-        logger.warning(
-            "Supabase gave 0 rows of %s: either nobody has rated yet, or the key is an anon key "
-            "under row-level security, which looks just the same. Use the service-role key",
-            TABLE,
-        )
-    ratings, dropped = clean_app_ratings(rows)
-    if nulls:
-        dropped = {"user or film is null": nulls, **dropped}
-    logger.info(
-        "read %s rows from Supabase, kept %s", f"{len(rows) + nulls:,}", f"{len(ratings):,}"
-    )
-    return ratings, dropped
+        nulls = _count_nulls(client, names)
+        pages = _read_pages(client, names)
+    return pa.Table.from_batches(pages, pages[0].schema), nulls
 
 
 def _open_http() -> httpx.Client:
@@ -121,81 +99,96 @@ def _check_response(response: httpx.Response) -> None:
     if response.status_code == 429 or response.status_code >= 500:
         after = response.headers.get("Retry-After", "")
         wait = min(float(after), LONGEST_WAIT) if after.isdecimal() else 0.0
-        raise _TryAgainError(f"HTTP {response.status_code} {response.reason_phrase}", wait)
+        raise TryAgainError(f"HTTP {response.status_code} {response.reason_phrase}", wait)
     if response.is_redirect:
         raise SourceError("SUPABASE_URL redirects: use the address it leads to")
     if response.is_success and response.request.method == "GET" and not response.read():
-        raise _TryAgainError("an empty answer")  # the client would take it for a page of no rows
+        raise TryAgainError("an empty answer")  # the client would take it for a page of no rows
 
 
-def _count_nulls(client: Client) -> int:
+def _select(client: Client, names: AppTable, *columns: str, **how: Any) -> SyncSelectRequestBuilder:
+    table = client.schema(names.schema).table(quote(names.table, safe=""))
+    return table.select(*columns, **how)
+
+
+def _count_nulls(client: Client, names: AppTable) -> int:
     """Rows without a user or film: no key to page by, and no ratings."""
+    user, movie, _ = map(_quote, names.columns)
     query = (
-        client.table(TABLE)
-        .select("user_id", count="exact")  # type: ignore[arg-type]
-        .or_("user_id.is.null,movie_id.is.null")
+        _select(client, names, f"user_id:{user}::text", count="exact")
+        .or_(f"{user}.is.null,{movie}.is.null")
         .limit(1)  # a HEAD request would do, but has no room for what is wrong
     )
-    return int(_with_retries(query.execute).count or 0)
+    return int(_ask(query.execute, names).count or 0)
 
 
-def _read_pages(client: Client) -> list[dict[str, list[Any]]]:
-    """All pages, each as a list of values per column.
+def _read_pages(client: Client, names: AppTable) -> list[pa.RecordBatch]:
+    """All pages, the last of them empty.
 
     The rating is the last part of the key, so that a user's several ratings of a film are all
     read where a page ends between them.
     """
-    pages: list[dict[str, list[Any]]] = []
-    last: tuple[Any, ...] | None = None
+    user, movie, rating = map(_quote, names.columns)
+    columns = (f"user_id:{user}::text", f"movie_id:{movie}::text", f"rating:{rating}::text")
+    pages: list[pa.RecordBatch] = []
+    last: tuple[str | None, ...] | None = None
+    seen = set[object]()
     with progress_bar("app ratings", " rows") as bar:
-        while True:
-            query = client.table(TABLE).select(*COLUMNS)
-            query = query.not_.is_("user_id", "null").not_.is_("movie_id", "null")
+        while not pages or pages[-1].num_rows:
+            query = _select(client, names, *columns)
+            query = query.or_(f"and({user}.not.is.null,{movie}.not.is.null)")
             if last is not None:
-                # The first condition follows from the second; it lets Postgres use the index.
-                query = query.gte("user_id", last[0]).or_(_after(*last))
-            query = query.order("user_id").order("movie_id")
-            query = query.order("rating", desc=True, nullsfirst=False).limit(PAGE)
-            page = _with_retries(partial(_read_page, query))
-            if not page["user_id"]:
-                return pages
-            after = tuple(page[name][-1] for name in COLUMNS)
-            if after == last:
-                raise SourceError("Supabase gave the same page twice: its filters are not applied")
-            last = after
+                query = query.or_(_after(names, *last))
+            query = query.order(user).order(movie)
+            query = query.order(rating, desc=True, nullsfirst=False).limit(PAGE)
+            page, last = _ask(partial(_read_page, query, seen), names)
+            seen.add(last)
             pages.append(page)
-            bar.update(len(page["user_id"]))
+            bar.update(page.num_rows)
+    return pages
 
 
-def _after(user: object, movie: object, rating: object) -> str:
+def _after(names: AppTable, user: str | None, movie: str | None, rating: str | None) -> str:
     """PostgREST's condition for the rows that come after this one."""
+    users, movies, ratings = map(_quote, names.columns)
     user, movie = _quote(user), _quote(movie)
-    terms = [f"user_id.gt.{user}", f"and(user_id.eq.{user},movie_id.gt.{movie})"]
+    terms = [f"{users}.gt.{user}", f"and({users}.eq.{user},{movies}.gt.{movie})"]
     if rating is not None:  # nulls are last
-        rest = f"or(rating.lt.{_quote(rating)},rating.is.null)"
-        terms.append(f"and(user_id.eq.{user},movie_id.eq.{movie},{rest})")
-    return ",".join(terms)
+        rest = f"or({ratings}.lt.{_quote(rating)},{ratings}.is.null)"
+        terms.append(f"and({users}.eq.{user},{movies}.eq.{movie},{rest})")
+    # The first condition follows from the second; it lets Postgres use the index.
+    return f"and({users}.gte.{user},or({','.join(terms)}))"
 
 
-def _quote(value: object) -> str:
-    """A value inside PostgREST's `or=(...)`, where commas, dots and brackets have a meaning."""
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+def _quote(text: object) -> str:
+    """A name or value for PostgREST, where commas, dots, colons and brackets have a meaning."""
+    escaped = str(text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
-def _read_page(query: Any) -> dict[str, list[Any]]:
-    """One page of rows, as a list of values per column."""
-    rows = query.execute().data
+def _read_page(
+    query: SyncSelectRequestBuilder, seen: set[object]
+) -> tuple[pa.RecordBatch, tuple[str | None, ...] | None]:
+    """One page of rows, and the last of them; `seen` are those of the pages before."""
+    import pyarrow as pa
+
+    rows: Any = query.execute().data
     # What is no JSON the client hands on as text.
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _TryAgainError("its answer is no rows as JSON; check SUPABASE_URL")
+        raise TryAgainError("its answer is no rows as JSON; check SUPABASE_URL")
     try:
-        return {name: [row[name] for row in rows] for name in COLUMNS}
+        texts = [pa.array([row[name] for row in rows], pa.string()) for name in COLUMNS]
     except KeyError:
-        raise _TryAgainError("its answer lacks a column") from None
+        raise TryAgainError("its answer lacks a column") from None
+    except (pa.ArrowException, TypeError, UnicodeError):
+        raise TryAgainError("its answer has other types than asked for") from None
+    last = tuple(rows[-1][name] for name in COLUMNS) if rows else None
+    if last in seen:
+        raise TryAgainError("it gave the same page twice: filters are not applied, or a cache is")
+    return pa.record_batch([text.dictionary_encode() for text in texts], COLUMNS), last
 
 
-def _with_retries(execute: Callable[[], Any]) -> Any:
+def _ask(execute: Callable[[], Any], names: AppTable) -> Any:
     """Run a request; try again after 429, 5xx and broken or silent connections.
 
     Raises:
@@ -204,37 +197,33 @@ def _with_retries(execute: Callable[[], Any]) -> Any:
     import httpx
     from postgrest import APIError
 
-    for wait in (*WAITS, None):
-        asked = 0.0
+    def attempt() -> Any:
         try:
             return execute()
-        except _TryAgainError as error:
-            reason, asked = str(error), error.wait
         except httpx.LocalProtocolError:  # its text can hold the key
             raise SourceError("Supabase cannot be asked: the request is malformed") from None
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
+            raise TryAgainError(str(error) or type(error).__name__) from None
         except (httpx.InvalidURL, httpx.HTTPError) as error:
             raise SourceError(f"Supabase cannot be asked: {error}") from None
         except APIError as error:
-            raise SourceError(_explain(error)) from None
-        if wait is not None:
-            wait = max(wait, asked)
-            logger.debug("Supabase: %s; trying again in %.1f s", reason, wait)
-            time.sleep(wait)
-    raise SourceError(f"Supabase failed: {reason} ({len(WAITS) + 1} tries)")
+            raise SourceError(_explain(error, names)) from None
+
+    return with_retries(attempt, "Supabase")
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, names: AppTable) -> str:
     """One line on an error that PostgREST sent, without its text, which can quote user ids."""
+    check = "check SUPABASE_SERVICE_ROLE_KEY"
     advice = {
-        "PGRST301": "check SUPABASE_SERVICE_ROLE_KEY",
-        "PGRST303": "the key has expired: check SUPABASE_SERVICE_ROLE_KEY",
-        "401": "check SUPABASE_SERVICE_ROLE_KEY",
-        "403": "check SUPABASE_SERVICE_ROLE_KEY",
-        "42501": f"the key may not read {TABLE}: use the service-role key",
-        "PGRST205": f"the project needs a table {TABLE} (user_id, movie_id, rating)",
-        "42P01": f"the project needs a table {TABLE} (user_id, movie_id, rating)",
-        "42703": f"the table {TABLE} needs the columns {', '.join(COLUMNS)}",
+        "PGRST106": f"add the schema {names.schema} to the project's exposed schemas",
+        "PGRST301": check,
+        "PGRST303": f"the key has expired, or is of a time to come by the server's clock: {check}",
+        "401": check,
+        "403": check,
+        "42501": f"the key may not read {names}: use the service-role key",
+        "PGRST205": names.expected,
+        "42P01": names.expected,
+        "42703": names.expected,
     }.get(str(error.code), "see the API log of the Supabase project")
     return f"Supabase refused (code {error.code}): {advice}"

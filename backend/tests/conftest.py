@@ -15,7 +15,7 @@ import pytest
 from config import settings
 from ml import movielens
 
-pytest_plugins = ("postgrest_server", "published", "web_server")
+pytest_plugins = ("app_source", "postgrest_server", "published", "web_server")
 
 BACKEND = Path(__file__).resolve().parents[1]
 CLOSED = "http://127.0.0.1:9"
@@ -39,6 +39,7 @@ def script_env() -> dict[str, str]:
     return env | {
         "SUPABASE_URL": "",
         "SUPABASE_SERVICE_ROLE_KEY": "",
+        "SUPABASE_DB_URL": "",
         "MOVIELENS_BASE_URL": "",
     }
 

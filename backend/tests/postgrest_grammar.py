@@ -71,11 +71,20 @@ class Parser:
     def column(self) -> sql.Composable:
         """A column name, quoted or not, qualified with the table as PostgREST does."""
         name = self.take(r'"(?:[^"\\]|\\.)*"|[\w $]+(?:-[\w $]+)*')
-        return sql.Identifier("public", "ratings", unescape(name).strip())
+        return sql.Identifier("pgrst_table", unescape(name).strip())
+
+    def selected(self) -> sql.Composable:
+        """One `[alias:]column[::type]`, under its alias or its own name."""
+        alias = self.maybe(r"\w+:(?!:)")
+        found = name = self.column()
+        if kind := self.maybe(r"::\w+"):
+            found = sql.SQL("cast({} as {})").format(found, sql.Identifier(kind[2:]))
+        named = sql.Identifier(alias[:-1] if alias else name._obj[-1])
+        return sql.SQL("{} as {}").format(found, named)
 
     def columns(self) -> sql.Composable:
         """The list of `select`."""
-        return sql.SQL("*") if self.maybe(r"\*") else self.listed(self.column)
+        return sql.SQL("*") if self.maybe(r"\*") else self.listed(self.selected)
 
     def order_term(self) -> sql.Composable:
         """One `column[.asc|.desc][.nullsfirst|.nullslast]`."""

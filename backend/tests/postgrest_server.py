@@ -32,8 +32,8 @@ COLUMNS = """user_id text not null, movie_id integer not null, rating double pre
 NAMES = ("user_id", "movie_id", "rating")
 SECRET = "the-jwt-secret-of-the-test-server-0123456789"
 QUERY = """with pgrst_source as
-  (select {columns} from public.ratings where {where} {order} limit {limit} offset {offset})
-select (select count(*) from public.ratings where {where} and {counted}), count(_postgrest_t),
+  (select {columns} from {table} pgrst_table where {where} {order} limit {limit} offset {offset})
+select (select count(*) from {table} pgrst_table where {where} and {counted}), count(_postgrest_t),
   coalesce(json_agg(_postgrest_t), '[]')::text from pgrst_source as _postgrest_t"""
 PG_STATUS = {"08": 503, "25006": 405, "40": 500, "42501": 403, "42883": 404, "42P01": 404}
 PG_STATUS |= {"42P17": 500, "53": 503, "54": 500, "55": 500, "57": 500, "57P01": 503, "58": 500}
@@ -73,11 +73,16 @@ class Html200:
 
 
 @dataclass(frozen=True)
+class Again:
+    """Answer what was answered before, as a wrong cache would."""
+
+
+@dataclass(frozen=True)
 class Garbage:
     """Answer 200 with bytes that claim to be JSON and are not."""
 
 
-Fault = Status | CutBody | Close | Slow | Html200 | Garbage
+Fault = Status | CutBody | Close | Slow | Html200 | Garbage | Again
 
 
 @dataclass
@@ -102,16 +107,16 @@ class Answer:
     rows: int | None = None
 
 
-def api_key(role: str, secret: str = SECRET, expires_in: int = 3600) -> str:
+def api_key(role: str, secret: str = SECRET, expires_in: int = 3600, age: int = 9999) -> str:
     """A Supabase key: a JWT that names the database role."""
     now = int(time.time())
-    claims = {"iss": "supabase", "role": role, "iat": now - 9999, "exp": now + expires_in}
+    claims = {"iss": "supabase", "role": role, "iat": now - age, "exp": now + expires_in}
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
 def unknown_table(name: str) -> RestError:
     """What PostgREST says of a table that is not in its schema cache."""
-    message = f"Could not find the table 'public.{name}' in the schema cache"
+    message = f"Could not find the table '{name}' in the schema cache"
     return RestError(404, "PGRST205", message)
 
 
@@ -124,6 +129,8 @@ def role_of(headers: httpx.Headers) -> str:
         claims = jwt.decode(authorization[7:], SECRET, ["HS256"], {"verify_aud": False}, leeway=30)
     except jwt.ExpiredSignatureError:
         raise RestError(401, "PGRST303", "JWT expired") from None
+    except jwt.ImmatureSignatureError:
+        raise RestError(401, "PGRST303", "JWT issued at future") from None
     except jwt.InvalidTokenError:
         raise RestError(401, "PGRST301", "JWSError JWSInvalidSignature") from None
     return str(claims.get("role", "anon"))
@@ -164,12 +171,15 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         self.service_key, self.anon_key = api_key("service_role"), api_key("anon")
         self.wrong_key = api_key("service_role", secret=SECRET[::-1])
         self.expired_key = api_key("service_role", expires_in=-3600)
+        self.early_key = api_key("service_role", age=-3600)
         self.max_rows, self.statement_timeout_ms = 1000, 8000
+        self.schemas = ["public"]
         self.faults: list[Fault | None] = []
         self.requests: list[Request] = []
         self.before_request: Callable[[int], None] | None = None
         self.database, self.errors = database, list[BaseException]()
         self.lock, self.stopping = threading.Lock(), threading.Event()
+        self.answered: Answer | None = None
         self.open_sockets: set[socket.socket] = set()
         self.create_table()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -213,8 +223,11 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
 
     def read(self, request: Request, role: str) -> Answer:
         """The rows a request asks for, read as a role."""
-        if request.path != "/rest/v1/ratings":
-            raise unknown_table(request.path.removeprefix("/rest/v1/"))
+        schema = request.headers.get("Accept-Profile", self.schemas[0])
+        if schema not in self.schemas:
+            raise RestError(406, "PGRST106", f"The schema must be one of: {self.schemas}")
+        name = request.path.removeprefix("/rest/v1/")
+        table = sql.Identifier(schema, name)
         ranged = request.headers.get("Range", "") if request.method == "GET" else ""
         first, limit = page_bounds(request.query, ranged)
         count = "count=exact" in re.split(r"\s*,\s*", request.headers.get("Prefer", ""))
@@ -223,6 +236,7 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         order = Parser("order", request.query.get("order", ""), values)
         query = sql.SQL(QUERY).format(
             columns=select.whole(select.columns),
+            table=table,
             where=where_clause(request.query, values),
             order=order.whole(order.order) if order.text else sql.SQL(""),
             limit=sql.Literal(int(min(limit, self.max_rows))),
@@ -232,10 +246,11 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         with psycopg.connect(self.database.info.dsn, prepare_threshold=None) as connection:
             connection.read_only = True
             settings = "set_config('role', %s, true), set_config('statement_timeout', %s, true)"
-            there = f"select to_regclass('public.ratings') is not null, {settings}"
-            found = connection.execute(there, (role, str(self.statement_timeout_ms))).fetchone()
+            there = f"select to_regclass(%s) is not null, {settings}"
+            values_there = (table.as_string(), role, str(self.statement_timeout_ms))
+            found = connection.execute(there, values_there).fetchone()
             if not (found and found[0]):
-                raise unknown_table("ratings")
+                raise unknown_table(f"{schema}.{name}")
             total, rows, body = connection.execute(query, values).fetchone() or (0, 0, "[]")
         return rows_answer(body, first, rows, total if count else None)
 
@@ -299,6 +314,9 @@ class Handler(BaseHTTPRequestHandler):
             if self.server.before_request:
                 self.server.before_request(number)
             answer = self.server.answer(request)
+            if isinstance(fault, Again) and self.server.answered:
+                answer = self.server.answered
+            self.server.answered = answer
         request.status, request.rows = answer.status, answer.rows
         self.send(answer, cut=isinstance(fault, CutBody))
 

@@ -13,7 +13,9 @@ from postgrest_server import Close, CutBody, Garbage, Html200, Slow, Status, Sup
 from pydantic import SecretStr
 
 from config import settings
-from ml import supabase_ratings
+from ml import retries, supabase_ratings
+from ml.app_cleaning import clean_app_ratings
+from ml.app_ratings import AppTable
 from ml.build_collaborative import get_real_user_ratings, save_models, train_svd_model
 from ml.errors import SourceError
 from ml.ratings import combine, empty_ratings, make_ratings
@@ -25,7 +27,7 @@ LOOSE = "user_id text, movie_id numeric, rating double precision"
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supabase_ratings, "WAITS", (0, 0))
+    monkeypatch.setattr(retries, "WAITS", (0, 0))
 
 
 @pytest.fixture
@@ -48,7 +50,8 @@ def grid(users: int, films: int) -> list[tuple[str, int, float]]:
 
 
 def read(server: SupabaseServer) -> tuple[list[tuple[str, int, float]], dict[str, int]]:
-    table, dropped = supabase_ratings.read_ratings(server.url, SecretStr(server.service_key))
+    rows, nulls = supabase_ratings.read_rows(server.url, SecretStr(server.service_key), AppTable())
+    table, dropped = clean_app_ratings(rows, "0.5-5", nulls)
     return list(table.itertuples(index=False, name=None)), dropped
 
 
@@ -92,7 +95,7 @@ def test_users_of_other_types_are_read_as_text(supabase_server: SupabaseServer, 
     users = (
         [f"00000000-0000-4000-8000-00000000000{n}" for n in range(5)]
         if kind == "uuid"
-        else ["2", "9", "10", "100", "9007199254740993"]
+        else ["10", "100", "2", "9", "9007199254740993"]
     )
     supabase_server.insert([(user, film, 4.5) for user in users for film in (2, 10)])
     supabase_server.max_rows = 3
@@ -193,7 +196,7 @@ def test_retry_after_is_waited_for(
     supabase_server: SupabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(supabase_ratings.time, "sleep", waited.append)
+    monkeypatch.setattr(retries.time, "sleep", waited.append)
     supabase_server.faults = [Status(429, retry_after=7), Status(503, retry_after=99_999)]
     read(supabase_server)
     assert waited == [7.0, supabase_ratings.LONGEST_WAIT]
@@ -203,7 +206,8 @@ def test_retry_after_is_waited_for(
     ("key", "said"),
     [
         ("wrong_key", "check SUPABASE_SERVICE_ROLE_KEY"),
-        ("expired_key", "check SUPABASE_SERVICE_ROLE_KEY"),
+        ("expired_key", "the key has expired.*: check SUPABASE_SERVICE_ROLE_KEY"),
+        ("early_key", "of a time to come by the server's clock: check SUPABASE_SERVICE_ROLE_KEY"),
     ],
 )
 def test_a_wrong_key_is_told_and_never_printed(
@@ -211,7 +215,7 @@ def test_a_wrong_key_is_told_and_never_printed(
 ) -> None:
     secret = getattr(supabase_server, key)
     with caplog.at_level(logging.DEBUG), pytest.raises(SourceError, match=said) as failed:
-        supabase_ratings.read_ratings(supabase_server.url, SecretStr(secret))
+        supabase_ratings.read_rows(supabase_server.url, SecretStr(secret), AppTable())
     assert secret not in str(failed.value) + caplog.text
 
 
@@ -220,7 +224,8 @@ def test_a_key_that_cannot_be_sent_is_told_and_never_printed(
     supabase_server: SupabaseServer, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG), pytest.raises(SourceError, match=r"is no key") as failed:
-        supabase_ratings.read_ratings(supabase_server.url, SecretStr(f"eyJsecret{ending}x"))
+        key = SecretStr(f"eyJsecret{ending}x")
+        supabase_ratings.read_rows(supabase_server.url, key, AppTable())
     assert "eyJsecret" not in str(failed.value) + caplog.text
 
 
@@ -251,12 +256,12 @@ def test_network_settings_that_are_wrong_are_a_source_error(
 ) -> None:
     monkeypatch.setenv(variable, "foo://nowhere")
     with pytest.raises(SourceError, match="proxy or TLS settings"):
-        supabase_ratings.read_ratings("http://127.0.0.1:9", SecretStr("eyJ"))
+        supabase_ratings.read_rows("http://127.0.0.1:9", SecretStr("eyJ"), AppTable())
 
 
 @pytest.mark.parametrize(
     ("columns", "said"),
-    [(None, "needs a table ratings"), ("user_id text, movie_id int", "needs the columns")],
+    [(None, "PGRST205"), ("user_id text, movie_id int", "42703")],
 )
 def test_a_table_that_is_not_there_or_lacks_a_column_is_told(
     supabase_server: SupabaseServer, columns: str | None, said: str
@@ -265,8 +270,10 @@ def test_a_table_that_is_not_there_or_lacks_a_column_is_told(
         supabase_server.create_table(columns)
     else:
         supabase_server.database.execute("drop table ratings")
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=said) as failed:
         read(supabase_server)
+    expected = "expected a table public.ratings with the columns user_id, movie_id, rating"
+    assert expected in str(failed.value)
 
 
 @pytest.mark.parametrize(
@@ -274,17 +281,15 @@ def test_a_table_that_is_not_there_or_lacks_a_column_is_told(
 )
 def test_a_url_that_leads_nowhere_is_a_source_error(url: str) -> None:
     with pytest.raises(SourceError, match=r"SUPABASE_URL|Supabase failed|cannot be"):
-        supabase_ratings.read_ratings(url, SecretStr("eyJ"))
+        supabase_ratings.read_rows(url, SecretStr("eyJ"), AppTable())
 
 
 def test_an_anon_keys_silence_is_warned_of(
-    supabase_server: SupabaseServer, caplog: pytest.LogCaptureFixture
+    configured: SupabaseServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    supabase_server.insert(grid(2, 2))
-    table, _ = supabase_ratings.read_ratings(
-        supabase_server.url, SecretStr(supabase_server.anon_key)
-    )
-    assert len(table) == 0
+    configured.insert(grid(2, 2))
+    monkeypatch.setattr(settings, "supabase_service_role_key", SecretStr(configured.anon_key))
+    assert len(get_real_user_ratings()) == 0
     assert "anon key under row-level security" in caplog.text
 
 

@@ -1,0 +1,203 @@
+"""Every rating of the app, read straight from its Postgres: one snapshot, column by column.
+
+Arrow's driver (ADBC) takes the rows by binary COPY into columns, without a Python object per row.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from .errors import SourceError
+from .progress import progress_bar
+from .ratings import COLUMNS
+from .retries import TryAgainError, with_retries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+    from pydantic import SecretStr
+
+    from .app_ratings import AppTable
+
+logger = logging.getLogger("ml.postgres_ratings")
+
+CONNECT_TIMEOUT = 10
+"""Seconds for a connection, whole ones."""
+LOCK_TIMEOUT = 30
+"""Seconds for what holds a lock on the table, as a migration does."""
+SILENCE = 60.0
+"""Seconds without a row after which the database is given up."""
+SELECT = """select format('select %I::text, %I::text, %I::text from %I.%I',
+                 $1::text, $2::text, $3::text, $4::text, $5::text)"""
+"""The statement that reads, its names quoted by Postgres itself."""
+USABLE = (
+    "SUPABASE_DB_URL is not usable: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with "
+    "other characters than letters and digits in the password as %XX"
+)
+PASSING = ("08", "40", "53", "55", "57")
+"""SQLSTATE classes of what can pass: connections, conflicts, resources, locks, shutdowns."""
+LASTING = {
+    "authentication failed": "check its user and password",
+    "no password supplied": "it needs a password",
+    "does not exist": "check its user and database",
+    "Tenant or user not found": "check its user (postgres.PROJECT on a pooler) and host",
+    "no pg_hba.conf entry": "the server refuses this user, address or a connection without TLS",
+    "does not support SSL": "the server has no TLS; without it, say ?sslmode=disable",
+    "certificate": "the server's certificate is not what sslmode and sslrootcert ask for",
+    "invalid": "",
+    "missing": "",
+}
+"""Parts of what libpq says of a connection that will fail again, and what to do."""
+
+
+def read_rows(url: SecretStr, names: AppTable) -> pa.Table:
+    """Read every row of the app's ratings.
+
+    It is one statement, so one snapshot: what is written meanwhile is not in it, and nothing is
+    twice. A connection that breaks is made anew and all is read again.
+
+    Args:
+        url: `postgresql://…`, as Supabase shows it under "Connect"; never printed. Where it says
+            nothing of TLS and the host is not this machine, TLS is required.
+        names: of the table and its columns.
+
+    Returns:
+        Columns user_id, movie_id and rating, as Postgres's own text, dictionary-encoded.
+
+    Raises:
+        SourceError: the database cannot be reached, or refuses.
+    """
+    import pyarrow as pa
+
+    address = _complete(url.get_secret_value())
+    batches = with_retries(lambda: _read(address, names), "Postgres")
+    text = pa.dictionary(pa.int32(), pa.string())
+    return pa.Table.from_batches(batches, pa.schema([(name, text) for name in COLUMNS]))
+
+
+def _complete(url: str) -> str:
+    """The URL with what it leaves open.
+
+    Raises:
+        SourceError: it is none.
+    """
+    try:
+        parts = urlsplit(url)
+        query = dict(
+            parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        )
+        host, _ = parts.hostname or query.get("host"), parts.port
+    except ValueError:
+        raise SourceError(USABLE) from None
+    if parts.scheme not in {"postgresql", "postgres"} or not host or parts.netloc.count("@") > 1:
+        raise SourceError(USABLE)
+    here = host in {"localhost", "127.0.0.1", "::1"} or host.startswith("/")
+    given = {
+        "sslmode": "prefer" if here else "require",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "client_encoding": "UTF8",
+        "application_name": "ml.build_collaborative",
+    } | query
+    return urlunsplit(parts._replace(query=urlencode(given), fragment=""))
+
+
+def _read(url: str, names: AppTable) -> list[pa.RecordBatch]:
+    """All rows. In a thread, so that a server gone silent and Ctrl-C end it."""
+    found: SimpleQueue[pa.RecordBatch | BaseException | None] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            for batch in _fetch(url, names):
+                found.put(batch)
+            found.put(None)
+        except BaseException as error:
+            found.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    batches: list[pa.RecordBatch] = []
+    with progress_bar("app ratings", " rows") as bar:
+        while True:
+            try:
+                got = found.get(timeout=SILENCE)
+            except Empty:
+                raise TryAgainError(f"nothing came for {SILENCE:g} s") from None
+            if got is None:
+                return batches
+            if isinstance(got, BaseException):
+                raise got
+            batches.append(got)
+            bar.update(got.num_rows)
+
+
+def _fetch(url: str, names: AppTable) -> Iterator[pa.RecordBatch]:
+    """The rows, batch by batch, dictionary-encoded."""
+    import adbc_driver_manager
+    import pyarrow as pa
+    from adbc_driver_postgresql import dbapi
+
+    try:
+        connection = dbapi.connect(url)
+    except adbc_driver_manager.Error as error:
+        raise _explain_connection(str(error), url) from None
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("set transaction isolation level repeatable read, read only")
+            # An error, not fewer rows, where policies would hide some.
+            cursor.execute("set local row_security = off")
+            cursor.execute("set local statement_timeout = 0")
+            cursor.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}s'")
+            cursor.execute(SELECT, [*names.columns, names.schema, names.table])
+            cursor.execute(cursor.fetchone()[0])
+            for batch in cursor.fetch_record_batch():
+                texts = [column.dictionary_encode() for column in batch.columns]
+                yield pa.record_batch(texts, COLUMNS)
+    except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
+        raise _explain(error, names) from None
+
+
+def _explain_connection(said: str, url: str) -> Exception:
+    """One line on a connection that was not made."""
+    said = " ".join(said.partition("Failed to connect: ")[2].split())
+    parts = urlsplit(url)
+    for secret in {parts.password, unquote(parts.password or "")} - {None, ""}:
+        said = said.replace(str(secret), "***")
+    for text, advice in LASTING.items():
+        if text in said:
+            # What is wrong with the URL itself libpq says by quoting from it.
+            return SourceError(
+                f"Postgres refused: {said}. SUPABASE_DB_URL: {advice}" if advice else USABLE
+            )
+    if "unreachable" in said or "No route" in said or "translate host name" in said:
+        said += (
+            "; db.PROJECT.supabase.co has IPv6 alone: from a network without it use the "
+            "pooler's string"
+        )
+    return TryAgainError(said)
+
+
+def _explain(error: Exception, names: AppTable) -> Exception:
+    """One line on a statement that failed, without the server's text, which can quote user ids."""
+    code = getattr(error, "sqlstate", None) or ""
+    advice = {
+        "42501": (
+            f"the user of SUPABASE_DB_URL may not read all of {names}: it needs select, and "
+            "row-level security must not apply to it (the table's owner, or a role with bypassrls)"
+        ),
+        "42P01": names.expected,
+        "3F000": names.expected,
+        "42703": names.expected,
+    }.get(code)
+    if advice:
+        return SourceError(f"Postgres refused (code {code}): {advice}")
+    if not code or code.startswith(PASSING):
+        why = f"code {code}" if code else "the connection or the statement broke off"
+        return TryAgainError(why)
+    return SourceError(f"Postgres refused (code {code}): see the database's log")
