@@ -6,6 +6,7 @@ Arrow's driver (ADBC) takes the rows by binary COPY into columns, without a Pyth
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -49,8 +50,6 @@ LASTING = {
     "no pg_hba.conf entry": "the server refuses this user, address or a connection without TLS",
     "does not support SSL": "the server has no TLS; without it, say ?sslmode=disable",
     "certificate": "the server's certificate is not what sslmode and sslrootcert ask for",
-    "invalid": "",
-    "missing": "",
 }
 """Parts of what libpq says of a connection that will fail again, and what to do."""
 
@@ -159,22 +158,23 @@ def _fetch(url: str, names: AppTable) -> Iterator[pa.RecordBatch]:
             for batch in cursor.fetch_record_batch():
                 texts = [column.dictionary_encode() for column in batch.columns]
                 yield pa.record_batch(texts, COLUMNS)
+            connection.commit()  # a pooler drops a connection that is left within a transaction
     except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
         raise _explain(error, names) from None
 
 
 def _explain_connection(said: str, url: str) -> Exception:
     """One line on a connection that was not made."""
-    said = " ".join(said.partition("Failed to connect: ")[2].split())
+    said = said.partition("Failed to connect: ")[2].partition("Is the server running")[0]
+    said = " ".join(said.split())
     parts = urlsplit(url)
     for secret in {parts.password, unquote(parts.password or "")} - {None, ""}:
         said = said.replace(str(secret), "***")
+    if re.search(r"(^|failed: )(invalid|missing|unrecognized)", said):  # it quotes from the URL
+        return SourceError(USABLE)
     for text, advice in LASTING.items():
         if text in said:
-            # What is wrong with the URL itself libpq says by quoting from it.
-            return SourceError(
-                f"Postgres refused: {said}. SUPABASE_DB_URL: {advice}" if advice else USABLE
-            )
+            return SourceError(f"Postgres refused: {said}. SUPABASE_DB_URL: {advice}")
     if "unreachable" in said or "No route" in said or "translate host name" in said:
         said += (
             "; db.PROJECT.supabase.co has IPv6 alone: from a network without it use the "

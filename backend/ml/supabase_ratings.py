@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from .errors import SourceError
 from .progress import progress_bar
@@ -107,7 +106,7 @@ def _check_response(response: httpx.Response) -> None:
 
 
 def _select(client: Client, names: AppTable, *columns: str, **how: Any) -> SyncSelectRequestBuilder:
-    table = client.schema(names.schema).table(quote(names.table, safe=""))
+    table = client.schema(names.schema).table(names.table)
     return table.select(*columns, **how)
 
 

@@ -7,7 +7,10 @@ import ssl
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 """What a client asks first that wants TLS, see PostgreSQL's protocol, "SSL Session Encryption"."""
@@ -34,6 +37,7 @@ class Relay:
     def __enter__(self) -> Relay:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
         self._listener = socket.socket(family)
         self._listener.bind((self.host, 0))
         self._listener.listen(8 if self.accepting else 0)
@@ -53,6 +57,9 @@ class Relay:
         for used in (self._listener, *self._sockets):
             with suppress(OSError):
                 used.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for used in (self._listener, *self._sockets):
             used.close()
 
     def url(self, user: str = "postgres", more: str = "") -> str:
@@ -60,8 +67,11 @@ class Relay:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"postgresql://{user}@{host}:{self.port}/postgres{more}"
 
-    def _run(self, work: object, *args: object) -> None:
-        threading.Thread(target=work, args=args, daemon=True).start()  # type: ignore[arg-type]
+    def _run(self, work: Callable[..., None], *args: object) -> threading.Thread:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
 
     def _accept(self) -> None:
         while True:
@@ -73,7 +83,7 @@ class Relay:
             self._run(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError):
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as database:
             first = client.recv(8, socket.MSG_WAITALL)
             if first == SSL_REQUEST:
                 client.sendall(b"S" if self.tls else b"N")
@@ -82,13 +92,12 @@ class Relay:
                     self._sockets.append(client)
                 first = b""
             self.connections += 1
-            database = socket.socket(socket.AF_UNIX)
-            self._sockets.append(database)
             database.connect(self.path)
             database.sendall(first)
-            self._run(self._copy, client, database, WORST)
+            asking = self._run(self._copy, client, database, WORST)
             self.times -= 1
             self._copy(database, client, self.after if self.times >= 0 else WORST)
+            asking.join()
 
     def _copy(self, source: socket.socket, target: socket.socket, after: int) -> None:
         with suppress(OSError):

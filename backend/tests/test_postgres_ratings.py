@@ -43,7 +43,7 @@ def path(database: psycopg.Connection) -> str:
 def many(supabase_server: SupabaseServer) -> SupabaseServer:
     """A table of `ROWS` rows."""
     supabase_server.database.execute(
-        "insert into ratings select 'user-' || n % 600, n, 0.5 + n % 10 / 2.0 "
+        "insert into ratings select 'user-' || mod(n, 600), n, 0.5 + mod(n, 10) / 2.0 "
         "from generate_series(1, %s) n",
         (ROWS,),
     )
@@ -88,7 +88,7 @@ def test_what_is_written_while_reading_is_not_half_read(many: SupabaseServer, pa
 def test_a_connection_that_is_cut_is_made_anew(many: SupabaseServer, path: str, after: int) -> None:
     with Relay(path, after=after, times=2) as relay:
         assert len(read(relay.url())) == ROWS
-        assert relay.connections == 3
+        assert relay.connections > 2
 
 
 @pytest.mark.parametrize("after", [0, 100, 100_000])
@@ -284,12 +284,13 @@ def test_tls_is_spoken_and_the_server_verified_where_asked_for(
 
 
 def test_a_host_with_ipv6_alone_is_reached_or_the_fix_is_told(
-    supabase_server: SupabaseServer, path: str
+    supabase_server: SupabaseServer, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("ml.retries.WAITS", ())
     supabase_server.insert([("anna", 11, 4)])
     with suppress(OSError), Relay(path, host="::1") as relay:
         assert len(read(relay.url())) == 1
-    with pytest.raises(SourceError, match="has IPv6 alone: .* use the pooler"):
+    with pytest.raises(SourceError, match=r"has IPv6 alone: .* use the pooler"):
         read("postgresql://u@nowhere.invalid/postgres")
     with socket.socket(socket.AF_INET6) as probe:
         try:
@@ -302,15 +303,17 @@ def test_a_host_with_ipv6_alone_is_reached_or_the_fix_is_told(
 
 @pytest.mark.skipif(not shutil.which("pgbouncer"), reason="no pgbouncer: the pooler is not tried")
 def test_a_pooler_in_transaction_mode_is_read_through(
-    many: SupabaseServer, database: psycopg.Connection, tmp_path: Path
+    many: SupabaseServer, path: str, tmp_path: Path
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
     (tmp_path / "users.txt").write_text('"postgres" ""\n', encoding="utf-8")
-    (tmp_path / "pgbouncer.ini").write_text(
-        f"""[databases]
-postgres = host={database.info.host} port={database.info.port}
+    with Relay(path) as relay:
+        (tmp_path / "pgbouncer.ini").write_text(
+            f"""[databases]
+postgres = host=127.0.0.1 port={relay.port}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -320,28 +323,26 @@ auth_file = {tmp_path}/users.txt
 pool_mode = transaction
 default_pool_size = 1
 """,
-        encoding="utf-8",
-    )
-    tmp_path.chmod(0o755)
-    as_other = ["-u", "nobody"] if os.getuid() == 0 else []
-    pooler = subprocess.Popen(
-        ["pgbouncer", "-q", *as_other, str(tmp_path / "pgbouncer.ini")], stderr=subprocess.DEVNULL
-    )
-    try:
-        url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        for _ in range(100):
-            with suppress(psycopg.OperationalError), psycopg.connect(url):
-                break
-            time.sleep(0.05)
-        for _ in range(3):  # over one and the same connection to the database
-            assert len(read(url)) == ROWS
-        with psycopg.connect(url, prepare_threshold=None) as other:
-            # What was set for one reading is not left to the next who gets the connection.
-            row = other.execute("select current_setting('row_security')").fetchone()
-            assert row == ("on",)
-    finally:
-        pooler.terminate()
-        pooler.wait(10)
+            encoding="utf-8",
+        )
+        as_other = ["-u", "nobody"] if os.getuid() == 0 else []
+        command = ["pgbouncer", *as_other, str(tmp_path / "pgbouncer.ini")]
+        pooler = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(100):
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.05)
+            for _ in range(3):  # over one and the same connection to the database
+                assert len(read(url)) == ROWS
+            assert relay.connections == 1
+            with psycopg.connect(url, prepare_threshold=None, connect_timeout=5) as other:
+                # What was set for one reading is not left to the next who gets the connection.
+                row = other.execute("select current_setting('row_security')").fetchone()
+                assert row == ("on",)
+        finally:
+            pooler.terminate()
+            pooler.wait(10)
 
 
 # The build as a process
@@ -371,12 +372,12 @@ def test_a_build_reads_them_and_on_a_bad_day_leaves_what_is_live(
     done = app_build(direct_url(many.database))
     assert done.returncode == 0, done.stderr
     assert f"{ROWS:,} from the app" in done.stdout
-    live = os.readlink(tmp_path / "models" / "live")
+    live = (tmp_path / "models" / "live").readlink()
     with Relay(path, after=100_000) as cut:
         lost = app_build(cut.url())
     assert lost.returncode == 4
     last = lost.stderr.splitlines()[-1]
     assert last.startswith("error: Postgres failed: ")
     assert "(5 tries). The published model knows 600 app users and is kept" in last
-    assert os.readlink(tmp_path / "models" / "live") == live
+    assert (tmp_path / "models" / "live").readlink() == live
     assert "Traceback" not in lost.stderr

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import joblib
 import pytest
-from postgrest_server import Close, CutBody, Garbage, Html200, Slow, Status, SupabaseServer
+from postgres_relay import Relay
+from postgrest_server import Again, Close, CutBody, Garbage, Html200, Slow, Status, SupabaseServer
 from pydantic import SecretStr
 
 from config import settings
@@ -159,7 +160,7 @@ def test_rows_that_stay_are_read_once_while_others_come_and_go(
     "fault",
     [
         Status(500), Status(502, html=True), Status(503), Status(429), Status(429, retry_after=0),
-        CutBody(), Close(), Html200(), Garbage(), Slow(1.0),
+        CutBody(), Close(), Html200(), Garbage(), Slow(1.0), Again(),
     ],
     ids=repr,
 )  # fmt: skip
@@ -181,15 +182,32 @@ def test_a_fault_that_passes_costs_nothing(
         (Status(429), "HTTP 429"),
         (Close(), "disconnected"),
         (Html200(), "rows as JSON"),
+        (Slow(1.0), "timed out"),
+        (CutBody(), "closed connection"),
+        (Again(), "the same page twice"),
     ],
     ids=repr,
 )
 def test_a_fault_that_stays_is_a_source_error(
-    supabase_server: SupabaseServer, fault: object, said: str
+    supabase_server: SupabaseServer, fault: object, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    supabase_server.faults = [None, fault, fault, fault]
+    monkeypatch.setattr(supabase_ratings, "READ_TIMEOUT", 0.5)
+    supabase_server.insert(grid(5, 10))
+    supabase_server.max_rows = 20
+    supabase_server.faults = [None, None, fault, fault, fault]
     with pytest.raises(SourceError, match=rf"{said}.* \(3 tries\)"):
         read(supabase_server)
+
+
+def test_a_server_that_does_not_accept_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supabase_ratings, "CONNECT_TIMEOUT", 0.3)
+    with Relay("", accepting=False) as relay, pytest.raises(SourceError, match=r"timed out"):
+        supabase_ratings.read_rows(f"http://127.0.0.1:{relay.port}", SecretStr("eyJ"), AppTable())
+
+
+def test_a_refused_connection_is_tried_again_and_told() -> None:
+    with pytest.raises(SourceError, match=r"Connection refused.*\(3 tries\)"):
+        supabase_ratings.read_rows("http://127.0.0.1:9", SecretStr("eyJ"), AppTable())
 
 
 def test_retry_after_is_waited_for(
@@ -223,8 +241,8 @@ def test_a_wrong_key_is_told_and_never_printed(
 def test_a_key_that_cannot_be_sent_is_told_and_never_printed(
     supabase_server: SupabaseServer, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    key = SecretStr(f"eyJsecret{ending}x")
     with caplog.at_level(logging.DEBUG), pytest.raises(SourceError, match=r"is no key") as failed:
-        key = SecretStr(f"eyJsecret{ending}x")
         supabase_ratings.read_rows(supabase_server.url, key, AppTable())
     assert "eyJsecret" not in str(failed.value) + caplog.text
 
@@ -389,12 +407,14 @@ def test_app_ratings_are_trained_on_and_never_lost_quietly(
     assert "; 0 from the app" in allowed.stdout
 
 
-def test_the_first_build_goes_on_without_supabase_and_says_so(
+def test_the_first_build_stops_too_where_supabase_is_configured_and_fails(
     app_build: Run, supabase_server: SupabaseServer
 ) -> None:
     done = app_build(SUPABASE_SERVICE_ROLE_KEY=supabase_server.wrong_key)
-    assert done.returncode == 0
-    assert "WARNING: Supabase refused" in done.stderr
+    assert done.returncode == 4
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: Supabase refused")
+    assert "Nothing is built; mend that, or build without them by --allow-missing" in last
 
 
 def test_the_sample_does_not_ask_supabase(
