@@ -105,6 +105,7 @@ def publish(
             raise
         history.log_switch(models_dir, folder.name, history.FORCE if forced else history.PUBLISH)
         history.prune(models_dir, keep)
+        _let_go_refused(models_dir)
     logger.info("published %s", folder.name)
     return folder
 
@@ -178,13 +179,17 @@ def refuse(
         Its folder.
     """
     with locked(models_dir):
-        parent = models_dir / REFUSED
-        folder = write_release(parent, draft, svd, trainset, report=report)
-        for other in parent.iterdir():
-            if other != folder:
-                with suppress(OSError):
-                    shutil.rmtree(other)
+        folder = write_release(models_dir / REFUSED, draft, svd, trainset, report=report)
+        _let_go_refused(models_dir, but=folder)
     return folder
+
+
+def _let_go_refused(models_dir: Path, but: Path | None = None) -> None:
+    """Remove what was refused before: it may know users who have left the app since."""
+    for folder in (models_dir / REFUSED).glob("*"):
+        if folder != but:
+            with suppress(OSError):
+                shutil.rmtree(folder)
 
 
 def roll_back(models_dir: Path, asked: str) -> tuple[str, str | None]:

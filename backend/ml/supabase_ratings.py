@@ -135,12 +135,13 @@ def _read_pages(client: Client, names: AppTable) -> list[pa.RecordBatch]:
     with progress_bar("app ratings", " rows") as bar:
         while not pages or pages[-1].num_rows:
             query = _select(client, names, *columns)
-            query = query.or_(f"and({user}.not.is.null,{movie}.not.is.null)")
-            if last is not None:
-                query = query.or_(_after(names, *last))
-            query = query.order(user).order(movie)
-            query = query.order(rating, desc=True, nullsfirst=False).limit(PAGE)
-            page, last = _ask(partial(_read_page, query, seen), names)
+            end = _select(client, names, *columns, count="exact").limit(1)
+            for rest in (query, end):
+                rest.or_(f"and({user}.not.is.null,{movie}.not.is.null)")
+                if last is not None:
+                    rest.or_(_after(names, *last))
+            query.order(user).order(movie).order(rating, desc=True, nullsfirst=False).limit(PAGE)
+            page, last = _ask(partial(_read_page, query, end, seen), names)
             seen.add(last)
             pages.append(page)
             bar.update(page.num_rows)
@@ -166,9 +167,13 @@ def _quote(text: object) -> str:
 
 
 def _read_page(
-    query: SyncSelectRequestBuilder, seen: set[object]
+    query: SyncSelectRequestBuilder, end: SyncSelectRequestBuilder, seen: set[object]
 ) -> tuple[pa.RecordBatch, tuple[str | None, ...] | None]:
-    """One page of rows, and the last of them; `seen` are those of the pages before."""
+    """One page of rows, and the last of them.
+
+    Where it is empty, `end` counts what is left, so that a wrong answer is not taken for the end;
+    `seen` are the last rows of the pages before.
+    """
     import pyarrow as pa
 
     rows: Any = query.execute().data
@@ -181,6 +186,8 @@ def _read_page(
         raise TryAgainError("its answer lacks a column") from None
     except (pa.ArrowException, TypeError, UnicodeError):
         raise TryAgainError("its answer has other types than asked for") from None
+    if not rows and end.execute().count != 0:
+        raise TryAgainError("an empty page before the end")
     last = tuple(rows[-1][name] for name in COLUMNS) if rows else None
     if last in seen:
         raise TryAgainError("it gave the same page twice: filters are not applied, or a cache is")

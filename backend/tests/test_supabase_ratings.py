@@ -65,7 +65,8 @@ def test_every_row_comes_whatever_the_servers_row_cap(supabase_server: SupabaseS
     assert kept == rows
     assert dropped == {}
     pages = [request for request in supabase_server.requests if request.method == "GET"]
-    assert len(pages) == 1 + 14  # the first counts the rows without a user or film
+    # The first counts the rows without a user or film, the last that there are no more.
+    assert len(pages) == 1 + 14 + 1
     assert pages[-1].rows == 0
 
 
