@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import app_scales
 from .ratings import NOT_APP_PREFIX, are_films, is_app_user, make_ratings
@@ -57,7 +57,9 @@ def clean_app_ratings(
     dropped["user or film is null"] += nulls
     user, movie, rating = user[kept], movie[kept], rating[kept]
     table = _in_order(
-        users, user, film.to_numpy()[movie], app_scales.to_stars(given, scale).to_numpy()[rating]
+        *_ranked(users.astype(object), user),
+        *_ranked(film, movie),
+        *_ranked(app_scales.to_stars(given, scale), rating),
     )
     dropped["second rating of a film"] = len(user) - len(table)
     return table, {reason: count for reason, count in dropped.items() if count}
@@ -81,24 +83,33 @@ def _of(values: pd.Series, codes: NDArray[np.integer]) -> NDArray[np.bool_]:
     return found
 
 
+def _ranked(
+    values: pd.Series, codes: NDArray[np.integer]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The values that rows have, each once and in order, and each row's place among them."""
+    import numpy as np
+
+    used = np.unique(codes)
+    found, places = np.unique(values.to_numpy()[used], return_inverse=True)
+    ranks = np.empty(len(values), dtype=np.int64)
+    ranks[used] = places
+    return found, ranks[codes]
+
+
 def _in_order(
-    users: pd.Series,
-    user: NDArray[np.integer],
-    films: NDArray[np.float64],
-    stars: NDArray[np.float64],
-) -> pd.DataFrame:
+    users: NDArray[Any], user: NDArray[np.int64],
+    films: NDArray[Any], film: NDArray[np.int64],
+    stars: NDArray[Any], star: NDArray[np.int64],
+) -> pd.DataFrame:  # fmt: skip
     """A ratings table, by user and film, of each pair the highest."""
     import numpy as np
     import pandas as pd
 
-    found = np.unique(user)
-    found = found[np.argsort(users.to_numpy(dtype=object)[found], kind="stable")]
-    rank = np.empty(len(users), dtype=np.int32)
-    rank[found] = np.arange(len(found), dtype=np.int32)
-    user, films = rank[user], films.astype(np.int64)
-    order = np.lexsort((-stars, films, user))
-    user, films, stars = user[order], films[order], stars[order]
+    pair = user * len(films) + film
+    order = np.argsort(pair * len(stars) + (len(stars) - 1 - star), kind="stable")
+    pair = pair[order]
     first = np.ones(len(order), dtype=np.bool_)
-    first[1:] = (user[1:] != user[:-1]) | (films[1:] != films[:-1])
-    named = pd.Categorical.from_codes(user[first], users.iloc[found].array)
-    return make_ratings(named, films[first], stars[first])
+    first[1:] = pair[1:] != pair[:-1]
+    order = order[first]
+    named = pd.Categorical.from_codes(user[order], pd.Index(users, dtype="str"))
+    return make_ratings(named, films[film[order]], stars[star[order]])

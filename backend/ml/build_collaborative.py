@@ -34,11 +34,11 @@ logger = logging.getLogger("ml.build_collaborative")
 
 
 def get_real_user_ratings() -> pd.DataFrame:
-    """Every rating in the app's Supabase table `ratings`.
+    """Every rating in the app's database, see `app_ratings.read_app_ratings`.
 
     Returns:
         Columns user_id (str, held as categories), movie_id (int64, TMDB) and rating (float64).
-        Empty where Supabase is not configured, and, with a warning, where it fails.
+        Empty where that is not configured, and, with a warning, where it fails.
     """
     try:
         return read_app_ratings()[0]
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--seed", type=at_least(0), default=0,
         help="the same seed and data give the same model, default %(default)s")  # fmt: skip
     add("--allow-missing-app-ratings", action="store_true",
-        help="publish without app ratings even where the published model has some")  # fmt: skip
+        help="build without app ratings where their database fails, or has none")  # fmt: skip
     add("--force-publish", action="store_true",
         help="publish a model that is not fit to be; its manifest says so")  # fmt: skip
     add("--replace-real-model", action="store_true",

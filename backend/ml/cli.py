@@ -31,7 +31,8 @@ DOWNLOAD_CODES = f"""\
 """
 BUILD_CODES = f"""\
 {EXIT_CODES}\
-  4  MovieLens could not be reached, or the app's ratings are gone that the published model has
+  4  MovieLens or the app's database could not be read, or the app's ratings are gone that the
+     published model has
   5  the trained model is not fit to be published
 On every code but 0 what was published stays as it was.
 """

@@ -36,6 +36,8 @@ SILENCE = 60.0
 SELECT = """select format('select %I::text, %I::text, %I::text from %I.%I',
                  $1::text, $2::text, $3::text, $4::text, $5::text)"""
 """The statement that reads, its names quoted by Postgres itself."""
+BATCH = 1 << 20
+"""Bytes of a batch, about: what the processor's cache holds."""
 USABLE = (
     "SUPABASE_DB_URL is not usable: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with "
     "other characters than letters and digits in the password as %XX"
@@ -153,6 +155,9 @@ def _fetch(url: str, names: AppTable) -> Iterator[pa.RecordBatch]:
             cursor.execute("set local row_security = off")
             cursor.execute("set local statement_timeout = 0")
             cursor.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}s'")
+            cursor.adbc_statement.set_options(
+                **{"adbc.postgresql.batch_size_hint_bytes": str(BATCH)}
+            )
             cursor.execute(SELECT, [*names.columns, names.schema, names.table])
             cursor.execute(cursor.fetchone()[0])
             for batch in cursor.fetch_record_batch():
