@@ -10,7 +10,7 @@ import re
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from .errors import SourceError
 from .progress import progress_bar
@@ -89,8 +89,13 @@ def _complete(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
+        # A plus stands for itself here, unlike in a form's answers.
         query = dict(
-            parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            parse_qsl(
+                parts.query.replace("+", "%2B"),
+                keep_blank_values=True,
+                strict_parsing=bool(parts.query),
+            )
         )
         host, _ = parts.hostname or query.get("host"), parts.port
     except ValueError:
@@ -107,7 +112,7 @@ def _complete(url: str) -> str:
         "client_encoding": "UTF8",
         "application_name": "ml.build_collaborative",
     } | query
-    return urlunsplit(parts._replace(query=urlencode(given), fragment=""))
+    return urlunsplit(parts._replace(query=urlencode(given, quote_via=quote), fragment=""))
 
 
 def _read(url: str, names: AppTable) -> list[pa.RecordBatch]:

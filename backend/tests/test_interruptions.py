@@ -13,6 +13,8 @@ from pathlib import Path
 import joblib
 import pytest
 from helpers import PUBLISHED, contents, interrupt
+from app_source import socket_path
+from postgres_relay import Relay
 from postgrest_server import Slow, SupabaseServer
 
 from ml.build_collaborative import save_models, train_svd_model
@@ -97,6 +99,22 @@ def test_ctrl_c_while_reading_app_ratings_keeps_the_model(
     )  # fmt: skip
     wait_for(process, "reading the app's ratings")
     _, said = interrupt(process)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert {name: b for name, b in contents(models).items() if name in before} == before
+
+
+def test_ctrl_c_while_postgres_is_silent_keeps_the_model(
+    start: Start, models: Path, supabase_server: SupabaseServer, movielens_archives: Path
+) -> None:
+    before = contents(models)
+    with Relay(socket_path(supabase_server.database), after=300, then="stall") as relay:
+        process = start(
+            BUILD, "--catalog", "all", "--models-dir", models, "--data-dir", models / "data",
+            MOVIELENS_BASE_URL=str(movielens_archives), SUPABASE_DB_URL=relay.url(),
+        )  # fmt: skip
+        relay.stalled.wait(60)
+        _, said = interrupt(process)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert {name: b for name, b in contents(models).items() if name in before} == before

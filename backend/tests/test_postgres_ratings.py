@@ -271,14 +271,17 @@ def test_tls_is_spoken_and_the_server_verified_where_asked_for(
     supabase_server: SupabaseServer, path: str, tls: ssl.SSLContext, ca: trustme.CA, tmp_path: Path
 ) -> None:
     supabase_server.insert([("anna", 11, 4)])
+    tmp_path = tmp_path / "a +b%20c"
+    tmp_path.mkdir()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    folder = str(tmp_path).replace("%", "%25").replace(" ", "%20")
     with Relay(path, tls=tls) as relay:
         assert len(read(relay.url(more="?sslmode=require"))) == 1
-        verified = f"?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem"
+        verified = f"?sslmode=verify-full&sslrootcert={folder}/ca.pem"
         assert len(read(relay.url(more=verified))) == 1
         with pytest.raises(SourceError, match="certificate is not what sslmode"):
-            read(relay.url(more=f"?sslmode=verify-full&sslrootcert={tmp_path}/other.pem"))
+            read(relay.url(more=f"?sslmode=verify-full&sslrootcert={folder}/other.pem"))
     with Relay(path) as relay, pytest.raises(SourceError, match="the server has no TLS"):
         read(relay.url(more="?sslmode=require"))
 
