@@ -12,8 +12,8 @@ from pathlib import Path
 
 import joblib
 import pytest
-from helpers import PUBLISHED, contents, interrupt
 from app_source import socket_path
+from helpers import PUBLISHED, contents, interrupt
 from postgres_relay import Relay
 from postgrest_server import Slow, SupabaseServer
 
