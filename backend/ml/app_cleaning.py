@@ -106,7 +106,7 @@ def _in_order(
     import pandas as pd
 
     pair = user * len(films) + film
-    order = np.argsort(pair * len(stars) + (len(stars) - 1 - star), kind="stable")
+    order = np.argsort(pair * len(stars) + (len(stars) - 1 - star))
     pair = pair[order]
     first = np.ones(len(order), dtype=np.bool_)
     first[1:] = pair[1:] != pair[:-1]

@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import ratings
+from . import app_scales, ratings
 from .app_cleaning import clean_app_ratings
-from .errors import SourceError
+from .errors import InputError, SourceError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .manifest import Counts
+
+MOST_OFF = 0.1
+"""Share of the rows whose rating may be none on the scale; of more, the scale is another."""
+FEW_OFF = 10
+"""So few may be in any case."""
 
 logger = logging.getLogger("ml.app_ratings")
 
@@ -36,7 +41,7 @@ class AppTable(NamedTuple):
         """For people: what the database has to have."""
         return (
             f"expected a table {self} with the columns {', '.join(self.columns)}; "
-            "other names are set by APP_RATINGS_TABLE and the like, see .env.example"
+            "other names are set by APP_RATINGS_TABLE and the like, without quotes: see .env.example"
         )
 
     def __str__(self) -> str:
@@ -64,6 +69,7 @@ def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
 
     Raises:
         SourceError: it is half configured, or fails.
+        InputError: the ratings are on another scale than is declared.
     """
     from config import settings
 
@@ -98,10 +104,20 @@ def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
     table, dropped = clean_app_ratings(rows, settings.app_ratings_scale, nulls)
     found = len(rows) + nulls
     if not found:
-        logger.warning(
-            "%s has 0 rows: either nobody has rated yet, or the key is an anon key under row-level "
-            "security, which looks just the same. Use the service-role key",
-            names,
+        or_else = (
+            "APP_RATINGS_TABLE names another table"
+            if settings.supabase_db_url
+            else "the key is an anon key under row-level security, which looks just the same: use "
+            "the service-role key"
+        )
+        logger.warning("%s has 0 rows: either nobody has rated yet, or %s", names, or_else)
+    off = sum(count for reason, count in dropped.items() if reason.startswith("rating "))
+    if off > max(FEW_OFF, MOST_OFF * found):
+        scale = settings.app_ratings_scale
+        raise InputError(
+            f"{off:,} of the app's {found:,} ratings are none on the scale {scale} "
+            f"({'; '.join(dropped)}): set APP_RATINGS_SCALE to what the app's users give "
+            f"({', '.join(app_scales.BOUNDS)})"
         )
     logger.info("read %s rows of the app, kept %s", f"{found:,}", f"{len(table):,}")
     for reason, count in dropped.items():

@@ -18,7 +18,7 @@ from . import history, publishing, ratings, summary
 from .app_ratings import read_app_ratings
 from .build import run_build
 from .cli import BUILD_CODES, at_least, folder, make_parser, positive, print_lines, run
-from .errors import SourceError
+from .errors import InputError, SourceError
 from .live import DEFAULT_MODELS_DIR
 from .provenance import TUNE_MINUTES
 from .training import ALGORITHMS, PLAN, Parameters, train
@@ -42,7 +42,7 @@ def get_real_user_ratings() -> pd.DataFrame:
     """
     try:
         return read_app_ratings()[0]
-    except SourceError as error:
+    except (SourceError, InputError) as error:
         logger.warning("%s; going on without app ratings", error)
         return ratings.empty_ratings()
 

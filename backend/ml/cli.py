@@ -153,10 +153,18 @@ def print_lines(lines: Sequence[str]) -> None:
 
 def _check_settings() -> None:
     """Read the settings now, so that what is wrong with them is said as an error of the user's."""
+    from pydantic import ValidationError
+
     try:
         import config  # noqa: F401
     except ValueError as error:
-        raise InputError(f"backend/.env or the environment is not readable: {error}") from None
+        said = str(error)
+        if isinstance(error, ValidationError):  # of choices alone, which are no secrets
+            said = "; ".join(
+                f"{str(one['loc'][0]).upper()} is {one['input']!r}: {one['msg']}"
+                for one in error.errors(include_url=False)
+            )
+        raise InputError(f"backend/.env or the environment is not usable: {said}") from None
 
 
 def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:

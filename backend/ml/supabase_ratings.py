@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def read_rows(url: str, key: SecretStr, names: AppTable) -> tuple[pa.Table, int]
 
     Pages follow the order of (user, film) and start after the last row of the page before, until
     one comes back empty: right whatever the server's row cap, and neither repeats nor loses a row
-    that is there throughout, also while users are writing.
+    that is there throughout, also while users are writing. (Of rows that are the same in all three,
+    which a table without a key can have, as many may be counted as pages show.)
 
     Args:
         url: base URL of the Supabase project.
@@ -96,13 +98,27 @@ def _connect(url: str, key: SecretStr, http: httpx.Client) -> Client:
 def _check_response(response: httpx.Response) -> None:
     """Stop what the client lets pass, or would not let us tell from other errors."""
     if response.status_code == 429 or response.status_code >= 500:
-        after = response.headers.get("Retry-After", "")
-        wait = min(float(after), LONGEST_WAIT) if after.isdecimal() else 0.0
-        raise TryAgainError(f"HTTP {response.status_code} {response.reason_phrase}", wait)
+        raise TryAgainError(
+            f"HTTP {response.status_code} {response.reason_phrase}", _asked_wait(response.headers)
+        )
     if response.is_redirect:
         raise SourceError("SUPABASE_URL redirects: use the address it leads to")
     if response.is_success and response.request.method == "GET" and not response.read():
         raise TryAgainError("an empty answer")  # the client would take it for a page of no rows
+
+
+def _asked_wait(headers: httpx.Headers) -> float:
+    """Seconds that Retry-After asks for, bounded; a date is by the server's clock."""
+    after = headers.get("Retry-After", "")
+    if after.isdecimal():
+        wait = float(after)
+    else:
+        try:
+            until, now = (parsedate_to_datetime(text) for text in (after, headers["Date"]))
+            wait = (until - now).total_seconds()
+        except (KeyError, ValueError, TypeError):
+            return 0.0
+    return min(max(wait, 0.0), LONGEST_WAIT)
 
 
 def _select(client: Client, names: AppTable, *columns: str, **how: Any) -> SyncSelectRequestBuilder:

@@ -180,6 +180,7 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         self.database, self.errors = database, list[BaseException]()
         self.lock, self.stopping = threading.Lock(), threading.Event()
         self.answered: Answer | None = None
+        self.idle: list[psycopg.Connection] = []
         self.plans: list[str] | None = None
         self.open_sockets: set[socket.socket] = set()
         self.create_table()
@@ -244,8 +245,7 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
             offset=sql.Literal(first),
             counted=sql.SQL("true" if count else "false"),
         )
-        with psycopg.connect(self.database.info.dsn, prepare_threshold=None) as connection:
-            connection.read_only = True
+        with self.pooled() as connection, connection.transaction():
             settings = "set_config('role', %s, true), set_config('statement_timeout', %s, true)"
             there = f"select to_regclass(%s) is not null, {settings}"
             values_there = (table.as_string(), role, str(self.statement_timeout_ms))
@@ -257,6 +257,19 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
                 self.plans.append("\n".join(line for (line,) in plan))
             total, rows, body = connection.execute(query, values).fetchone() or (0, 0, "[]")
         return rows_answer(body, first, rows, total if count else None)
+
+    @contextmanager
+    def pooled(self) -> Iterator[psycopg.Connection]:
+        """A connection of the server's own to the database, kept for the next request."""
+        try:
+            connection = self.idle.pop()
+        except IndexError:
+            connection = psycopg.connect(self.database.info.dsn, prepare_threshold=None)
+            connection.read_only = True
+        try:
+            yield connection
+        finally:
+            self.idle.append(connection)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.open_sockets.add(request)
@@ -279,6 +292,8 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
+        for idle in self.idle:
+            idle.close()
         if self.errors:
             raise self.errors[0]
 

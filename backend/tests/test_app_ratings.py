@@ -13,7 +13,7 @@ from psycopg import sql
 
 from config import settings
 from ml.app_ratings import read_app_ratings
-from ml.errors import SourceError
+from ml.errors import InputError, SourceError
 
 LOOSE = "user_id text, movie_id numeric, rating double precision"
 MESSY: list[tuple[object, object, object]] = [
@@ -67,9 +67,10 @@ def test_both_ways_give_the_same_table_row_for_row(
 
 def test_rows_that_cannot_be_ratings_are_counted_by_reason(source: SupabaseServer) -> None:
     source.create_table(LOOSE)
-    source.insert(MESSY[:12])
+    good = [["v", film, 3.0] for film in range(1, 40)]
+    source.insert([*MESSY[:12], *good])
     assert read() == (
-        [["u", 7, 4.0], ["u", 8, 0.5]],
+        [["u", 7, 4.0], ["u", 8, 0.5], *good],
         {
             "user or film is null": 2,
             "no user": 1,
@@ -116,8 +117,26 @@ def test_the_scale_is_as_declared(
 ) -> None:
     monkeypatch.setattr(settings, "app_ratings_scale", scale)
     source.create_table("user_id text, movie_id int, rating " + kind)
-    source.insert(rows)
-    assert read_app_ratings()[0]["rating"].tolist() == expected
+    more = [("v", film, rows[0][2]) for film in range(1, 30)]
+    source.insert([*rows, *more])
+    table = read_app_ratings()[0]
+    assert table["rating"].tolist() == expected + [expected[0]] * len(more)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"), [("int", range(1, 11)), ("smallint", [1, -1]), ("boolean", [True, False])]
+)
+def test_ratings_on_another_scale_than_declared_are_not_trained_on(
+    source: SupabaseServer, kind: LiteralString, given: list[object]
+) -> None:
+    source.create_table("user_id text, movie_id int, rating " + kind)
+    source.insert([(f"u{n}", 11, stars) for n in range(20) for stars in given])
+    with pytest.raises(InputError) as failed:
+        read()
+    assert "are none on the scale 0.5-5 (" in str(failed.value)
+    assert "set APP_RATINGS_SCALE to what the app's users give (0.5-5, 1-5, 1-10, thumbs)" in str(
+        failed.value
+    )
 
 
 @pytest.mark.parametrize(

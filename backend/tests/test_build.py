@@ -189,7 +189,7 @@ def test_an_env_file_that_is_not_utf_8_exits_3(script_env: dict[str, str], tmp_p
     )  # fmt: skip
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: backend/.env or the environment is not readable")
+    assert line.startswith("error: backend/.env or the environment is not usable")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

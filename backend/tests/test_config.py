@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,14 @@ def test_every_setting_stands_in_the_example() -> None:
     example = (Path(__file__).parents[1] / ".env.example").read_text(encoding="utf-8")
     names = {line.split("=")[0] for line in example.splitlines() if "=" in line and line[0] != "#"}
     assert names == {name.upper() for name in Settings.model_fields}
+
+
+def test_a_scale_that_is_none_is_one_line(
+    run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = run("ml.build_collaborative", "--models-dir", tmp_path, APP_RATINGS_SCALE="1..5")
+    assert done.returncode == 3
+    assert done.stderr == (
+        "error: backend/.env or the environment is not usable: APP_RATINGS_SCALE is '1..5': "
+        "Input should be '0.5-5', '1-5', '1-10' or 'thumbs'\n"
+    )

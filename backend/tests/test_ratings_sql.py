@@ -131,3 +131,17 @@ def test_each_page_is_read_from_the_primary_keys_index(
             assert "Presorted Key: pgrst_table.user_id, pgrst_table.movie_id" in plan
     assert all("Index Cond: (user_id >= " in plan for plan in pages[1:40])
     assert "Seq Scan" not in server.plans[0]  # no row can be without a user or film
+
+
+def test_a_table_that_was_there_without_a_key_is_told_and_left_as_it_was(
+    server: SupabaseServer,
+) -> None:
+    run = server.database.execute
+    run("drop table ratings")
+    run("create table ratings (user_id uuid, movie_id int, rating real)")
+    with pytest.raises(psycopg.errors.RaiseException, match="without a primary key: alter table"):
+        run(SQL.read_text(encoding="utf-8").encode())
+    run("rollback")
+    assert run("select count(*) from pg_indexes where tablename = 'ratings'").fetchone() == (0,)
+    run("alter table ratings add primary key (user_id, movie_id)")
+    run(SQL.read_text(encoding="utf-8").encode())

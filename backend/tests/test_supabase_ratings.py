@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import joblib
 import pytest
 from postgres_relay import Relay
@@ -222,6 +223,19 @@ def test_retry_after_is_waited_for(
 
 
 @pytest.mark.parametrize(
+    ("after", "wait"),
+    [
+        ("7", 7), ("99999", 60), ("Tue, 24 Nov 2026 10:00:09 GMT", 9),
+        ("Tue, 24 Nov 2026 09:00:00 GMT", 0), ("Wed, 25 Nov 2026 10:00:00 GMT", 60),
+        ("soon", 0), ("", 0), ("-5", 0),
+    ],
+)  # fmt: skip
+def test_a_date_to_wait_for_is_by_the_servers_clock(after: str, wait: float) -> None:
+    headers = httpx.Headers({"Retry-After": after, "Date": "Tue, 24 Nov 2026 10:00:00 GMT"})
+    assert supabase_ratings._asked_wait(headers) == wait
+
+
+@pytest.mark.parametrize(
     ("key", "said"),
     [
         ("wrong_key", "check SUPABASE_SERVICE_ROLE_KEY"),
@@ -336,8 +350,9 @@ def test_the_plans_function_reads_them_all_and_says_what_it_left_out(
     configured: SupabaseServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     configured.create_table(LOOSE)
-    configured.insert([("u", 1, 3), ("u", 2, 99)])
-    assert get_real_user_ratings().values.tolist() == [["u", 1, 3.0]]
+    configured.insert([("u", 99, 99), *(("u", film, 3) for film in range(1, 11))])
+    expected = [["u", film, 3.0] for film in range(1, 11)]
+    assert get_real_user_ratings().values.tolist() == expected
     assert "left out 1 app ratings: rating outside 0.5 to 5" in caplog.text
 
 
