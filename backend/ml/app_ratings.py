@@ -41,7 +41,7 @@ class AppTable(NamedTuple):
         """For people: what the database has to have."""
         return (
             f"expected a table {self} with the columns {', '.join(self.columns)}; "
-            "other names are set by APP_RATINGS_TABLE and the like, without quotes: see .env.example"
+            "other names are set by APP_RATINGS_TABLE and the like, see .env.example"
         )
 
     def __str__(self) -> str:

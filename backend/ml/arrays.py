@@ -50,7 +50,11 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
     found = dict(zip(NAMES, (*arrays, starts, movies, stars), strict=False))
     if hasattr(svd, "implicit"):
         found["implicit"] = svd.implicit
-    found["fold_in_root"] = learn_root(found, trainset.global_mean)
+    found["fold_in_root"] = (
+        svd.fold_in_root
+        if hasattr(svd, "fold_in_root")  # of a model that knows no users, see `spark.fit_films`
+        else learn_root(found, trainset.global_mean)
+    )
     return found
 
 

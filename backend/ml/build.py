@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import movielens, publishing, ratings, summary
+from . import history, movielens, publishing, ratings, summary
 from .app_ratings import read_app_ratings_or_stop
 from .cli import print_lines, resolve_catalog
 from .errors import ReleaseError, UsageError
@@ -16,7 +17,10 @@ from .live import MODEL_FILE, REPORT_FILE, TRAINSET_FILE, live_id, release_folde
 from .manifest import counts_of, describe_scores, draft_manifest, read_manifest
 from .provenance import TUNE_MINUTES, Build, describe_build, describe_inputs, find_same
 from .release import read_held_out
-from .training import ALGORITHMS, PLAN, Parameters, make_fit, train
+from .spark_build import FLAGS as SPARK_FLAGS
+from .spark_build import read_ratings, train_films
+from .spark_session import open_cluster
+from .training import ALS, DEFAULTS, TITLES, Parameters, make_fit, train
 
 if TYPE_CHECKING:
     import argparse
@@ -41,15 +45,40 @@ def check_parameters(args: argparse.Namespace) -> Parameters:
     Raises:
         UsageError: flags that do not go together.
     """
+    _check_spark(args)
     if args.algorithm != "svd":
-        for name in ("epochs", "lr", "reg", "tune"):
+        for name in ("lr", "tune") if args.algorithm == ALS else ("epochs", "lr", "reg", "tune"):
             if getattr(args, name) is not None:
                 raise UsageError(f"--{name} is of --algorithm svd")
     if args.tune_minutes and not args.tune:
         raise UsageError("--tune-minutes without --tune: say --tune N, how many sets to try")
-    return Parameters(
-        args.factors, args.epochs or PLAN.epochs, args.lr or PLAN.lr, args.reg or PLAN.reg
+    asked = {name: getattr(args, name) for name in ("factors", "epochs", "lr", "reg")}
+    return replace(
+        DEFAULTS[args.algorithm], **{name: value for name, value in asked.items() if value}
     )
+
+
+def _check_spark(args: argparse.Namespace) -> None:
+    """Settle the algorithm, once the flags of Spark go together."""
+    if args.engine == "spark":
+        if args.algorithm:
+            raise UsageError(
+                f"--engine spark trains by ALS: leave --algorithm {args.algorithm} out, "
+                "or take --engine local"
+            )
+        if args.report:
+            raise UsageError("--report is of --engine local: leave it out with --engine spark")
+        if args.ratings and args.dataset != movielens.DEFAULT_DATASET:
+            raise UsageError(f"--ratings is in place of --dataset {args.dataset}: leave one out")
+        if args.films_only and not args.ratings:
+            raise UsageError("--films-only is of ratings on the cluster: name them by --ratings")
+        if args.user_vectors and not args.ratings:
+            raise UsageError("--user-vectors is of ratings on the cluster: name them by --ratings")
+    else:
+        for name in SPARK_FLAGS:
+            if getattr(args, name):
+                raise UsageError(f"--{name.replace('_', '-')} is of --engine spark")
+    args.algorithm = args.algorithm or (ALS if args.engine == "spark" else "svd")
 
 
 def run_build(args: argparse.Namespace) -> None:
@@ -62,20 +91,40 @@ def run_build(args: argparse.Namespace) -> None:
     parameters = check_parameters(args)
     catalog = resolve_catalog(args.catalog, args.dataset)
     publishing.check_place(args.models_dir)
-    mapped = movielens.load(args.dataset, args.data_dir, catalog)
-    for line in mapped.describe():
-        logger.info("%s", line)
+    if args.engine == "local":
+        mapped = movielens.load(args.dataset, args.data_dir, catalog)
+        _run(Build(args, mapped, mapped.ratings, {}, parameters, None), started)
+        return
+    with open_cluster(
+        args.master, partitions=args.partitions, storage=args.storage_level,
+        checkpoints=args.checkpoint_dir, verbose=args.verbose,
+    ) as cluster:  # fmt: skip
+        if args.ratings:
+            mapped, whole = read_ratings(cluster, args, parameters, catalog)
+        else:
+            mapped, whole = movielens.load(args.dataset, args.data_dir, catalog), None
+        build = Build(args, mapped, mapped.ratings, {}, parameters, None)
+        build.cluster, build.whole = cluster, whole
+        _run(build, started)
+
+
+def _run(build: Build, started: float) -> None:
+    args = build.args
+    if build.whole is None:
+        for line in build.mapped.describe():
+            logger.info("%s", line)
     with locked(args.models_dir):
-        build = _gather(args, mapped, parameters)
+        _gather(build)
         inputs = describe_inputs(build)
         if args.if_changed and (same := find_same(args.models_dir, inputs)):
+            history.prune(args.models_dir, args.keep)
             if not args.quiet:
                 left = "" if same == live_id(args.models_dir) else ", which was rolled back"
                 print_lines([f"Nothing changed since release {same}{left}: nothing built"])
             return
         if len(build.table):
             _look_closely(build)
-        svd, trainset = train(build.table, args.algorithm, build.parameters, args.seed)
+        svd, trainset = _train(build)
         held_out, checks, draft = _judge(build, svd, trainset, inputs)
         page = _report(build, svd, draft, held_out) if args.report and held_out else None
         if not (args.force_publish or all(check.passed for check in checks)):
@@ -89,22 +138,33 @@ def run_build(args: argparse.Namespace) -> None:
         _print(build, svd, checks, folder, time.monotonic() - started)
 
 
-def _gather(
-    args: argparse.Namespace, mapped: movielens.MappedRatings, parameters: Parameters
-) -> Build:
+def _train(build: Build) -> tuple[SVD, Trainset]:
+    args = build.args
+    if build.whole is None:
+        return train(
+            build.table, args.algorithm, build.parameters, args.seed, cluster=build.cluster
+        )
+    assert build.cluster is not None  # noqa: S101  it holds the ratings
+    return train_films(build.cluster, build.whole, args, build.parameters)
+
+
+def _gather(build: Build) -> None:
     """The ratings of both sides, and what is to be replaced by what comes of them."""
+    args = build.args
     publishing.prepare(args.models_dir)
     live, unreadable = _read_live_manifest(args.models_dir, forced=args.force_publish)
     counts = counts_of(live) if live else None
     dropped: dict[str, int] = {}
-    if args.dataset == "sample":
+    if args.ratings:
+        app_ratings = ratings.empty_ratings()
+    elif args.dataset == "sample":
         app_ratings = ratings.empty_ratings()
         if not args.replace_real_model:
             keep_real_model(counts, args.models_dir)
     else:
         app_ratings, dropped = read_app_ratings_or_stop(counts, args.allow_missing_app_ratings)
-    table = ratings.combine(mapped.ratings, app_ratings)
-    return Build(args, mapped, table, dropped, parameters, live, unreadable)
+    build.table = ratings.combine(build.mapped.ratings, app_ratings)
+    build.app_dropped, build.live, build.live_unreadable = dropped, live, unreadable
 
 
 def _read_live_manifest(models_dir: Path, *, forced: bool) -> tuple[dict[str, Any] | None, bool]:
@@ -156,7 +216,8 @@ def _cross_validate(build: Build) -> list[Score]:
     args = build.args
     _check_folds(args.cv, build.table, f"--cv {args.cv}")
     logger.info("cross-validation in %d folds", args.cv)
-    fits = {ALGORITHMS[args.algorithm]: make_fit(args.algorithm, build.parameters, args.seed)}
+    fit = make_fit(args.algorithm, build.parameters, args.seed, cluster=build.cluster)
+    fits = {TITLES[args.algorithm]: fit}
     splits = list(k_folds(len(build.table), args.cv, args.seed))
     return evaluate(build.table, splits, fits, ranking=False)
 
@@ -169,10 +230,13 @@ def _evaluate(build: Build) -> dict[str, list[Score]]:
 
     args = build.args
     _check_folds(FOLDS, build.table, "--evaluate")
-    if args.dataset == "ml-100k":
+    if build.mapped.dataset == "ml-100k":
         movielens.fetch_splits(args.data_dir)
     named = name_trainings(args.algorithm, build.parameters, tuned=build.tuned)
-    fits = {name: make_fit(*training, args.seed) for name, training in named.items()}
+    cluster = build.cluster
+    fits = {
+        name: make_fit(*training, args.seed, cluster=cluster) for name, training in named.items()
+    }
     ways = all_splits(build.mapped, build.table, args.data_dir, args.seed)
     return {name: evaluate(build.table, splits, fits) for name, splits in ways.items()}
 
@@ -198,7 +262,7 @@ def _judge(
     else:
         held_out = hold_out(
             build.table, args.algorithm, build.parameters, args.seed,
-            tuned=build.tuned, ranking=args.report,
+            tuned=build.tuned, ranking=args.report, cluster=build.cluster,
         )  # fmt: skip
         checks = check_model(svd, held_out, counts_of(draft), _published(build))
         draft["metrics"] = describe_scores({HELD_OUT: held_out.scores}) + draft["metrics"]
@@ -221,7 +285,7 @@ def _published(build: Build) -> Published | None:
     counts = counts_of(build.live)
     if counts.is_sample != (args.dataset == "sample"):
         return None
-    if args.allow_missing_app_ratings:
+    if args.allow_missing_app_ratings and len(build.table) == len(build.mapped.ratings):
         counts = counts.without_app()
     try:
         held_out = read_held_out(release_folder(args.models_dir, build.live["build_id"]))
@@ -260,8 +324,9 @@ def _print(build: Build, svd: SVD, checks: list[Check], folder: Path, seconds: f
         if (folder / REPORT_FILE).is_file():
             files.append(args.models_dir / REPORT_FILE)
         lines += summary.describe_build(
-            build.mapped, build.table, svd, build.scores, checks, files, folder, seconds
-        )
+            build.mapped, build.table, svd, build.scores, checks, files, folder, seconds,
+            counts_of(read_manifest(folder)) if build.whole else None,
+        )  # fmt: skip
         if args.dataset == "sample":
             lines += summary.describe_demo(svd, build.table)
         print_lines(lines)

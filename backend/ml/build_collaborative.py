@@ -17,11 +17,21 @@ if __name__ == "__main__" and not __package__:
 from . import history, publishing, ratings, summary
 from .app_ratings import read_app_ratings
 from .build import run_build
-from .cli import BUILD_CODES, at_least, folder, make_parser, positive, print_lines, run
+from .cli import (
+    BUILD_CODES,
+    at_least,
+    folder,
+    make_parser,
+    positive,
+    print_lines,
+    run,
+    some_text,
+)
 from .errors import InputError, SourceError
 from .live import DEFAULT_MODELS_DIR
 from .provenance import TUNE_MINUTES
-from .training import ALGORITHMS, PLAN, Parameters, train
+from .spark_session import STORAGE_LEVELS
+from .training import ALGORITHMS, ALS, DEFAULTS, PLAN, Parameters, train
 
 if TYPE_CHECKING:
     import argparse
@@ -112,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--models-dir", type=folder, default=DEFAULT_MODELS_DIR, metavar="DIR",
         help="where the artifacts go (default ml/models)")  # fmt: skip
-    add("--algorithm", choices=ALGORITHMS, default="svd",
+    add("--algorithm", choices=ALGORITHMS,
         help="svd (default), or bayesian: slower, with smaller errors")  # fmt: skip
     add("--cv", type=at_least(2), metavar="N", help="N-fold cross-validation before training")
     add("--evaluate", action="store_true",
@@ -123,15 +133,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="try N sets of the SVD's parameters and train with the best")  # fmt: skip
     add("--tune-minutes", type=positive, metavar="M",
         help=f"with --tune: end the trials after so long, default {TUNE_MINUTES}")  # fmt: skip
-    add("--factors", type=at_least(1), default=PLAN.factors,
-        help="length of the film and user vectors, default %(default)s")  # fmt: skip
+    add("--factors", type=at_least(1),
+        help=f"length of the film and user vectors, default {PLAN.factors}; "
+        f"of --engine spark {DEFAULTS[ALS].factors}")  # fmt: skip
     add(
         "--epochs",
         type=at_least(1),
-        help=f"of svd: passes over the ratings, default {PLAN.epochs}",
+        help=f"of svd and spark: passes over the ratings, default {PLAN.epochs}; "
+        f"of spark {DEFAULTS[ALS].epochs}",
     )
     add("--lr", type=positive, help=f"of svd: learning rate, default {PLAN.lr}")
-    add("--reg", type=positive, help=f"of svd: regularisation, default {PLAN.reg}")
+    add("--reg", type=positive, help=f"of svd and spark: regularisation, default {PLAN.reg}; "
+        f"of spark {DEFAULTS[ALS].reg}")  # fmt: skip
     add("--seed", type=at_least(0), default=0,
         help="the same seed and data give the same model, default %(default)s")  # fmt: skip
     add("--allow-missing-app-ratings", action="store_true",
@@ -144,12 +157,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="build only where ratings, parameters or versions have changed")  # fmt: skip
     add("--keep", type=at_least(1), default=publishing.KEEP, metavar="N",
         help="releases to keep, default %(default)s; the live one always stays")  # fmt: skip
+    _add_spark(parser)
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true",
         help="show the releases, and which is live, instead of a build")  # fmt: skip
     instead.add_argument("--rollback", nargs="?", const="", metavar="ID",
         help="make an older release live instead of a build: ID, or the one before")  # fmt: skip
     return run(_work, parser.parse_args(argv))
+
+
+def _add_spark(parser: argparse.ArgumentParser) -> None:
+    """The flags of training on a Spark cluster."""
+    group = parser.add_argument_group("on a Spark cluster", "see requirements-spark.txt")
+    add = group.add_argument
+    add("--engine", choices=("local", "spark"), default="local",
+        help="local (default), or spark: ALS on a Spark cluster")  # fmt: skip
+    add("--master", metavar="URL",
+        help="spark://HOST:PORT, yarn, ...; default local[*], or spark-submit's")  # fmt: skip
+    add("--ratings", metavar="PATH", type=some_text,
+        help="ratings in place of MovieLens's and the app's: Parquet or .csv on any Hadoop path, "
+        "or a jdbc: URL; columns user_id, movie_id (TMDB) and rating")  # fmt: skip
+    add("--films-only", action="store_true",
+        help="release films alone, users to be folded in, however few there are")  # fmt: skip
+    add("--user-vectors", metavar="PATH", type=some_text,
+        help="with a release of films alone: write users' vectors there as Parquet")  # fmt: skip
+    add("--checkpoint-dir", metavar="PATH", type=some_text,
+        help="keep what is done there, so that a build that was killed resumes")  # fmt: skip
+    add("--partitions", type=at_least(1), metavar="N", help="default: a million ratings in each")
+    add("--storage-level", choices=STORAGE_LEVELS,
+        help="of what is kept between steps, default by size")  # fmt: skip
 
 
 def _work(args: argparse.Namespace) -> None:

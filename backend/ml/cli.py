@@ -32,7 +32,7 @@ DOWNLOAD_CODES = f"""\
 BUILD_CODES = f"""\
 {EXIT_CODES}\
   4  MovieLens or the app's database could not be read, or the app's ratings are gone that the
-     published model has
+     published model has, or a Spark cluster could not be reached or failed
   5  the trained model is not fit to be published
 On every code but 0 what was published stays as it was.
 """
@@ -120,6 +120,13 @@ def positive(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return number
+
+
+def some_text(text: str) -> str:
+    """An argparse type: text that is not blank."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a path or URL, found nothing")
+    return text
 
 
 def catalog_path(text: str) -> str:

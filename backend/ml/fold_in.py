@@ -53,7 +53,14 @@ def learn_root(arrays: Mapping[str, NDArray[Any]], global_mean: float) -> NDArra
         own /= max(users * noise, np.finfo(np.float64).tiny) ** 0.5
         if users <= own.shape[1]:
             return np.ascontiguousarray(own.T)
-        values, vectors = np.linalg.eigh(own.T @ own)
+        return make_root(own.T @ own)
+
+
+def make_root(moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A root of second moments, (k, k): root @ root.T is `moments`."""
+    import numpy as np
+
+    values, vectors = np.linalg.eigh(moments)
     root: NDArray[np.float64] = vectors * np.sqrt(values.clip(0))
     return root
 

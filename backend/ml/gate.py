@@ -138,7 +138,9 @@ def too_few(table: pd.DataFrame) -> str:
 def describe_refusal(checks: Sequence[Check], folder: Path, algorithm: str) -> GateError:
     """The error that names what failed, says where the refused build is, and what to do."""
     failed = "; ".join(check.text for check in checks if not check.passed)
-    other = ", take --algorithm bayesian, which has smaller errors" if algorithm == "svd" else ""
+    other = ""
+    if algorithm == "svd" and "RMSE" in failed:
+        other = ", take --algorithm bayesian, which has smaller errors"
     return GateError(
         f"refused to publish: {failed}. What is live stays; the refused build is in {folder}. "
         f"Mend the data or the parameters{other}, or publish it by --force-publish"

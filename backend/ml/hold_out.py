@@ -9,7 +9,7 @@ from . import metrics
 from .evaluation import evaluate
 from .ratings import is_app_user, rating_scale
 from .splits import fixed_fifth, user_hashes
-from .training import ALGORITHMS, PLAN, make_fit
+from .training import PLAN, TITLES, make_fit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from surprise import SVD
 
     from .evaluation import Score
+    from .spark_session import Cluster
     from .training import Parameters, Predict
     from .trainset import ArrayTrainset
 
@@ -67,9 +68,9 @@ def name_trainings(
     """What is to be trained, and the plan's SVD where that is another, by name for people."""
     named = {}
     if (algorithm, parameters) != ("svd", PLAN):
-        name = ALGORITHMS[algorithm] + _KINDS[algorithm == "svd", tuned]
+        name = TITLES[algorithm] + _KINDS[algorithm == "svd", tuned]
         named[name] = algorithm, parameters
-    return named | {ALGORITHMS["svd"]: ("svd", PLAN)}
+    return named | {TITLES["svd"]: ("svd", PLAN)}
 
 
 def sample_users(table: pd.DataFrame) -> pd.DataFrame:
@@ -98,6 +99,7 @@ def hold_out(
     *,
     tuned: bool = False,
     ranking: bool = True,
+    cluster: Cluster | None = None,
 ) -> HoldOut:
     """Train on a ratings table but for a fifth (see `splits.fixed_fifth`), and measure on that.
 
@@ -105,11 +107,12 @@ def hold_out(
 
     Args:
         table: enough ratings that a fifth of them is some.
-        algorithm: see `training.ALGORITHMS`.
+        algorithm: see `training.TITLES`.
         parameters: of the training.
         seed: of the training.
         tuned: whether the parameters were chosen by their error on these ratings.
         ranking: whether to measure rankings, and the plan's SVD beside another training.
+        cluster: of the training, where it is `als`.
     """
     from .svd import predict_pairs
 
@@ -135,13 +138,13 @@ def hold_out(
                 found = found / (len(curve) + 1)
             curve.append(metrics.rmse(found.clip(*scale) - ratings[known]))
 
-        model = make_fit(algorithm, parameters, seed, watch)(trainset)
+        model = make_fit(algorithm, parameters, seed, watch, cluster=cluster)(trainset)
         predictions.append(predict_pairs(model, *pairs))
         known_rmse.append(metrics.rmse((predictions[0] - ratings)[known]))
         return model
 
     named = name_trainings(algorithm, parameters, tuned=tuned)
-    fits = {name: make_fit(*training, seed) for name, training in named.items()}
+    fits = {name: make_fit(*training, seed, cluster=cluster) for name, training in named.items()}
     fits[next(iter(named))] = fit_watched
     if not ranking:
         fits = dict([next(iter(fits.items()))])

@@ -125,6 +125,8 @@ def draft_manifest(
     catalog: Mapping[str, Any] | None = None,
     metrics: Sequence[Mapping[str, Any]] = (),
     gate: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+    shape: str | None = None,
 ) -> dict[str, Any]:
     """All of a new build's manifest but its files; nothing in it is secret or a person's.
 
@@ -147,11 +149,12 @@ def draft_manifest(
             "factors": int(svd.qi.shape[1]),
             "global_mean": float(trainset.global_mean),
             "rating_scale": [float(bound) for bound in trainset.rating_scale],
+            **({"shape": shape} if shape else {}),
         },
         "metrics": list(metrics),
         "gate": gate,
         "files": [],
-        "versions": installed_versions(),
+        "versions": versions or installed_versions(),
     }
 
 

@@ -12,6 +12,7 @@ from .errors import ReleaseError
 from .live import live_id, release_folder
 from .manifest import describe_scores, installed_versions
 from .release import verify_release
+from .spark_build import FILMS_ONLY, describe_whole, spark_version
 from .training import describe_parameters
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from .evaluation import Score
     from .movielens import MappedRatings
+    from .spark_ratings import Given
+    from .spark_session import Cluster
     from .training import Parameters
 
 TUNE_MINUTES = 10
@@ -44,6 +47,10 @@ class Build:
     """Manifest of the release to be replaced."""
     live_unreadable: bool = False
     """Whether there is one that cannot be read."""
+    cluster: Cluster | None = None
+    """Of --engine spark."""
+    whole: Given | None = None
+    """Ratings that stay on the cluster, for a release of films alone: the table is a sample."""
     tuned: bool = False
     scores: list[Score] = field(default_factory=list)
     """Of --cv."""
@@ -63,8 +70,9 @@ def describe_inputs(build: Build) -> dict[str, Any]:
         if args.tune
         else None,
         "seed": args.seed,
-        "table_sha256": ratings.table_hash(build.table),
-        "versions": installed_versions(),
+        "shape": FILMS_ONLY if build.whole else None,
+        "table_sha256": build.whole.fingerprint if build.whole else ratings.table_hash(build.table),
+        "versions": installed_versions() | spark_version(args.engine),
     }
 
 
@@ -78,7 +86,10 @@ def find_same(models_dir: Path, inputs: Mapping[str, Any]) -> str | None:
         except ReleaseError as error:
             logger.warning("%s", error)
             continue
-        asked = made | {"table_sha256": made["data"].get("table_sha256")}
+        asked = made | {
+            "table_sha256": made["data"].get("table_sha256"),
+            "shape": made["model"].get("shape"),
+        }
         if made.get("tuning"):
             asked["parameters"] = made["tuning"].get("from")
             asked["tuning"] = {key: made["tuning"].get(key) for key in ("sets", "minutes")}
@@ -94,6 +105,11 @@ def describe_build(build: Build, inputs: Mapping[str, Any]) -> dict[str, Any]:
     metrics = describe_scores(build.evaluations)
     if build.scores:
         metrics += describe_scores({f"{args.cv} random folds": build.scores})
+    sources = [_describe_source(mapped.dataset, mapped.loaded, mapped.dropped(), mapped.ratings)]
+    if not args.ratings:
+        dropped = build.app_dropped
+        sources.append(_describe_source("app", len(app) + sum(dropped.values()), dropped, app))
+    films = set(build.whole.movie_ids.tolist() if build.whole else table["movie_id"])
     tuning = inputs["tuning"]
     catalog = mapped.catalog
     return {
@@ -103,13 +119,10 @@ def describe_build(build: Build, inputs: Mapping[str, Any]) -> dict[str, Any]:
         "seed": args.seed,
         "data": {
             "table_sha256": inputs["table_sha256"],
-            "sources": [
-                _describe_source(args.dataset, mapped.loaded, mapped.dropped(), mapped.ratings),
-                _describe_source(
-                    "app", len(app) + sum(build.app_dropped.values()), build.app_dropped, app
-                ),
-            ],
+            **(describe_whole(build.whole) if build.whole else {"sources": sources}),
         },
+        "versions": inputs["versions"],
+        "shape": inputs["shape"],
         "catalog": None
         if catalog is None
         else {
@@ -117,7 +130,7 @@ def describe_build(build: Build, inputs: Mapping[str, Any]) -> dict[str, Any]:
             "sha256": hashlib.sha256(
                 "".join(f"{film}\n" for film in sorted(catalog)).encode()
             ).hexdigest(),
-            "covered": len(catalog & set(table["movie_id"])),
+            "covered": len(catalog & films),
         },
         "metrics": metrics,
     }

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from .evaluation import Score
     from .gate import Check
     from .history import Listed
+    from .manifest import Counts
     from .movielens import MappedRatings
     from .training import Parameters
     from .tuning import Trial
 
 DEMO_USERS = ("ml_sample_155", "ml_sample_187")
 TOP = 5
+GIVEN = "ratings"
+"""What a build calls the ratings of --ratings."""
 
 
 def describe_build(
@@ -35,8 +38,12 @@ def describe_build(
     files: Sequence[Path],
     release: Path,
     seconds: float,
+    whole: Counts | None = None,
 ) -> list[str]:
-    """Summary of a build: what it was trained on, how good it is, where it is."""
+    """Summary of a build: what it was trained on, how good it is, where it is.
+
+    `whole` counts the ratings that stayed on a cluster, of a release of films alone.
+    """
     app = combined[is_app_user(combined["user_id"])]
     users, app_users = mapped.ratings["user_id"].nunique(), app["user_id"].nunique()
     source = f"a {sample.NOTICE}" if mapped.dataset == "sample" else f"MovieLens ({mapped.dataset})"
@@ -46,10 +53,18 @@ def describe_build(
         f"Users     {users:,}; {app_users:,} of the app",
         f"Films     {combined['movie_id'].nunique():,}",
     ]
-    if mapped.catalog is not None:
+    if mapped.dataset == GIVEN:
+        lines[1:3] = [
+            f"Ratings   {whole.ratings if whole else len(combined):,} of --ratings",
+            f"Users     {whole.users:,}, to be folded in" if whole else f"Users     {users:,}",
+        ]
+    if whole:
+        lines[3] = f"Films     {whole.films:,}"
+    elif mapped.catalog is not None:
         lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog, mapped.dataset)}")
     lines += describe_errors(scores)
-    lines.append(f"Check     {_describe_known_pair(svd, combined)}")
+    if not whole:
+        lines.append(f"Check     {_describe_known_pair(svd, combined)}")
     failed = [f"{check.text}: published by force" for check in checks if not check.passed]
     lines.extend(
         f"{'Gate' if not n else '':10}{text}" for n, text in enumerate(failed or [checks[0].text])

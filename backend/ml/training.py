@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from surprise import SVD
 
+    from .spark_session import Cluster
     from .trainset import ArrayTrainset
 
     Predict = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.float64]]
@@ -30,6 +31,10 @@ logger = logging.getLogger("ml.training")
 
 ALGORITHMS = {"svd": "SVD", "bayesian": "Bayesian"}
 """What people call them, by name."""
+ALS = "als"
+"""The algorithm of --engine spark."""
+TITLES = ALGORITHMS | {ALS: "ALS"}
+"""What people call all of them."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +56,27 @@ class Parameters:
 
 
 PLAN = Parameters()
+DEFAULTS = {"svd": PLAN, "bayesian": PLAN, ALS: Parameters(factors=20, epochs=10, reg=0.15)}
+"""By algorithm."""
 
 
 def make_fit(
-    algorithm: str, parameters: Parameters, seed: int, watch: Watch | None = None
+    algorithm: str,
+    parameters: Parameters,
+    seed: int,
+    watch: Watch | None = None,
+    *,
+    cluster: Cluster | None = None,
 ) -> Callable[[ArrayTrainset], SVD]:
-    """What trains a model on a trainset.
+    """What trains a model on a trainset; `als` on a cluster, which nobody watches.
 
     Raises:
         UsageError: there is no such algorithm.
     """
+    if algorithm == ALS:
+        from .spark import fit_als
+
+        return partial(fit_als, parameters=parameters, seed=seed, cluster=cluster)
     if algorithm == "svd":
         from .svd import fit_svd
 
@@ -73,7 +89,12 @@ def make_fit(
 
 
 def train(
-    table: pd.DataFrame, algorithm: str, parameters: Parameters, seed: int
+    table: pd.DataFrame,
+    algorithm: str,
+    parameters: Parameters,
+    seed: int,
+    *,
+    cluster: Cluster | None = None,
 ) -> tuple[SVD, ArrayTrainset]:
     """A model of every row of a ratings table, and the trainset it was trained on.
 
@@ -83,7 +104,7 @@ def train(
     """
     from .trainset import make_trainset
 
-    fit = make_fit(algorithm, parameters, seed)
+    fit = make_fit(algorithm, parameters, seed, cluster=cluster)
     trainset = make_trainset(check_ratings(table))
     low, high = trainset.rating_scale
     logger.info("training on %s ratings, scale %g to %g", f"{trainset.n_ratings:,}", low, high)
@@ -94,6 +115,10 @@ def describe_parameters(algorithm: str, parameters: Parameters) -> dict[str, flo
     """Every parameter of a training but the seed, by name."""
     if algorithm == "svd":
         return asdict(parameters)
+    if algorithm == ALS:
+        from .spark import describe_als
+
+        return describe_als(parameters)
     from . import bayesian
 
     return {

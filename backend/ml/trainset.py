@@ -242,6 +242,22 @@ def make_trainset(table: pd.DataFrame, scale: tuple[float, float] | None = None)
     )
 
 
+def make_films_trainset(
+    movie_ids: Sequence[int], scale: tuple[float, float], global_mean: float
+) -> ArrayTrainset:
+    """A trainset of films without users and ratings, of a model whose users are folded in."""
+    nobody = np.empty(0, dtype=np.int32)
+    trainset = ArrayTrainset(
+        RawIds([]),
+        RawIds(movie_ids),
+        (nobody, nobody, np.empty(0, dtype=np.float32)),
+        (0, len(movie_ids)),
+        scale,
+    )
+    trainset._global_mean = global_mean
+    return trainset
+
+
 def _is_inner(inner: object, count: int) -> bool:
     if not isinstance(inner, int | float | np.integer):
         return False

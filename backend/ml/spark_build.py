@@ -1,0 +1,107 @@
+"""What a build does otherwise where its ratings are on a Spark cluster."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from surprise import SVD, Trainset
+
+    from .movielens import MappedRatings
+    from .spark_ratings import Given
+    from .spark_session import Cluster
+    from .training import Parameters
+
+FLAGS = (
+    "master", "ratings", "films_only", "user_vectors", "checkpoint_dir", "partitions",
+    "storage_level",
+)  # fmt: skip
+"""Of --engine spark alone, as they are in the parsed arguments."""
+FILMS_ONLY = "films only"
+"""What the manifest calls a release without users."""
+
+logger = logging.getLogger("ml.spark")
+
+
+def read_ratings(
+    cluster: Cluster,
+    args: argparse.Namespace,
+    parameters: Parameters,
+    catalog: frozenset[int] | None,
+) -> tuple[MappedRatings, Given | None]:
+    """The ratings of --ratings.
+
+    Returns:
+        All of them, and None; or, where they are for a release of films alone, a sample to judge
+        the training by, and what is on the cluster.
+
+    Raises:
+        InputError, SourceError: see `spark_ratings.read_given`.
+        UsageError: flags that do not go with a release of films alone, or are of it alone.
+    """
+    from .spark import failures
+    from .spark_ratings import read_given
+
+    given = read_given(cluster, args.ratings, catalog)
+    with failures():
+        if not args.films_only and given.is_usual(parameters.factors):
+            if args.user_vectors:
+                raise UsageError(
+                    "--user-vectors is of a release of films alone, and this one has all users: "
+                    "leave it out, or say --films-only"
+                )
+            return given.map_to(given.collect(), catalog), None
+        for flag in ("cv", "evaluate"):
+            if getattr(args, flag):
+                raise UsageError(
+                    f"--{flag} is of a release of all users, and this one is of films alone"
+                )
+        logger.info("a release of films alone: users are to be folded in")
+        return given.map_to(given.sample(), catalog), given
+
+
+def train_films(
+    cluster: Cluster, given: Given, args: argparse.Namespace, parameters: Parameters
+) -> tuple[SVD, Trainset]:
+    """A model of films alone, see `spark.fit_films`; the users' vectors go where args say."""
+    from .spark import failures, fit_films
+
+    svd, trainset, fitted = fit_films(
+        cluster, given.ratings, given.counts["ratings"], given.scale, given.movie_ids, parameters,
+        args.seed, given.fingerprint,
+    )  # fmt: skip
+    if args.user_vectors:
+        with failures():
+            users = given.user_ids.join(fitted.users, "user")
+            users.select("user_id", "bias", "factors").write.mode("overwrite").parquet(
+                args.user_vectors
+            )
+    return svd, trainset
+
+
+def describe_whole(given: Given) -> dict[str, Any]:
+    """The manifest's part `data` of ratings that stay on the cluster."""
+    from .summary import GIVEN
+
+    films = len(given.movie_ids)
+    source = {
+        "name": GIVEN,
+        "rows": given.rows,
+        "dropped": given.dropped,
+        "kept": given.counts["ratings"],
+        "users": given.counts["users"],
+        "films": films,
+    }
+    return {**given.counts, "films": films, "is_sample": False, "sources": [source]}
+
+
+def spark_version(engine: str) -> dict[str, str]:
+    """Of pyspark, where it trains."""
+    from importlib.metadata import version
+
+    return {"pyspark": version("pyspark")} if engine == "spark" else {}
