@@ -15,7 +15,7 @@ import pytest
 from config import settings
 from ml import movielens
 
-pytest_plugins = ("app_source", "postgrest_server", "published", "web_server")
+pytest_plugins = ("app_source", "postgrest_server", "published", "spark_cluster", "web_server")
 
 BACKEND = Path(__file__).resolve().parents[1]
 CLOSED = "http://127.0.0.1:9"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -93,3 +94,16 @@ def test_a_refused_build_is_let_go_with_the_next(
     supabase_server.database.execute("delete from ratings where user_id = %s", (GONE,))
     assert build().returncode == 0
     assert files_with(GONE, models) == set()
+
+
+def test_the_app_s_share_is_compared_as_long_as_its_ratings_come(
+    build: Run, supabase_server: SupabaseServer, tmp_path: Path
+) -> None:
+    assert build().returncode == 0
+    supabase_server.database.execute("delete from ratings where user_id < %s", (USERS[20],))
+    for expected in (True, False):
+        assert build("--allow-missing-app-ratings").returncode == 0
+        manifest = json.loads((tmp_path / "models" / "manifest.json").read_text(encoding="utf-8"))
+        failed = [one["text"] for one in manifest["gate"]["checks"] if not one["passed"]]
+        assert ("100 app ratings, wanted 90%" in " ".join(failed)) == expected
+        supabase_server.database.execute("delete from ratings")

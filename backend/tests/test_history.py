@@ -440,6 +440,14 @@ def test_a_rating_changed_in_the_app_is_built(
     assert nightly() == f"Nothing changed since release {new}: nothing built\n"
 
 
+def test_older_releases_are_let_go_too_where_nothing_is_built(ask: Run, models: Path) -> None:
+    build(models)
+    second = build(models, *SAMPLE, "--seed", "1")
+    done = ask(*SAMPLE, "--seed", "1", "--if-changed", "--keep", "1")
+    assert done.stdout == f"Nothing changed since release {second}: nothing built\n"
+    assert [path.name for path in (models / "releases").iterdir()] == [second]
+
+
 @pytest.mark.parametrize("damaged", ["svd_model.pkl", "arrays/bu.npy"])
 def test_a_damaged_live_release_is_built_anew(ask: Run, models: Path, damaged: str) -> None:
     built = build(models)
