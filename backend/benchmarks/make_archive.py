@@ -36,7 +36,9 @@ def draw_ratings(ratings: int, users: int, films: int, seed: int = 0) -> pd.Data
     user_taste, film_taste = rng.normal(0, 0.3, (users, 8)), rng.normal(0, 0.5, (films, 8))
     parts: list[np.ndarray] = []
     least = np.minimum(np.ceil(wanted), films * 0.6).astype(np.int64)
-    for start in tqdm(range(0, users, BLOCK), "drawing", unit_scale=BLOCK, unit=" users"):
+    for start in tqdm(
+        range(0, users, BLOCK), "drawing", unit_scale=BLOCK, unit=" users", disable=None
+    ):
         keys = np.zeros(0, dtype=np.int64)
         for _ in range(4):  # what was drawn twice is drawn again
             missing = least[start : start + BLOCK] - np.bincount(

@@ -10,6 +10,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,8 @@ from ml.trainset import ArrayTrainset, make_trainset
 
 FEW, MANY = 2, 12
 """Iterations of two trainings, whose difference in time is that of the others' iterations."""
+ROUNDS = 3
+"""Of both trainings, up to `ALIKE` ratings: medians count; of more ratings, one."""
 ALIKE = 1_000_000
 """Ratings at which rankings are compared."""
 
@@ -60,9 +63,11 @@ def measure(ratings: int) -> None:
     few, many = (replace(parameters, epochs=epochs) for epochs in (FEW, MANY))
     with open_cluster("local[2]") as cluster:
         fit_als(trainset, parameters=few, seed=0, cluster=cluster)  # the JVM compiles
-        shorter, longer = (
-            seconds(fit_als, trainset, parameters=p, seed=0, cluster=cluster) for p in (few, many)
-        )
+        taken = [
+            [seconds(fit_als, trainset, parameters=p, seed=0, cluster=cluster) for p in (few, many)]
+            for _ in range(ROUNDS if ratings <= ALIKE else 1)
+        ]
+        shorter, longer = map(median, zip(*taken, strict=True))
         peak = java_peak(cluster)
     iteration = (longer - shorter) / (MANY - FEW)
     fixed = shorter - FEW * iteration
