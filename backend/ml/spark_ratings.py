@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 TABLE = "ratings"
 """The table that is read over JDBC."""
+DRIVERS = {"postgresql": "org.postgresql.Driver"}
+"""Of databases, by the word after jdbc: in their URLs."""
 
 logger = logging.getLogger("ml.spark")
 
@@ -123,7 +125,10 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
             parts = cluster.partitions or cluster.session.sparkContext.defaultParallelism
             slices = [f"MOD(movie_id, {parts}) = {part}" for part in range(parts)]
             slices[0] += " OR movie_id IS NULL OR movie_id < 0"
-            frame = cluster.session.read.jdbc(source, TABLE, predicates=slices)
+            # By name: a driver of --jars is not where Java looks for one by URL.
+            driver = DRIVERS.get(source.split(":")[1])
+            named = {"driver": driver} if driver else None
+            frame = cluster.session.read.jdbc(source, TABLE, predicates=slices, properties=named)
         elif source.rstrip("/").lower().endswith((".csv", ".csv.gz")):
             frame = cluster.session.read.csv(source, header=True)
         else:
@@ -143,7 +148,8 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
         if "suitable driver" in text or "ClassNotFound" in text:
             raise InputError(
                 f"Spark has no driver for {shown}: give its jar, as in "
-                'PYSPARK_SUBMIT_ARGS="--jars postgresql.jar pyspark-shell"'
+                'PYSPARK_SUBMIT_ARGS="--jars postgresql.jar pyspark-shell"; other databases\' with '
+                "--driver-class-path too"
             ) from None
         if "Exception in thread" in text or source.startswith("jdbc:") or "connect" in text.lower():
             raise SourceError(f"{shown} could not be read ({text}): see that it is up") from None
