@@ -46,8 +46,8 @@ def check_parameters(args: argparse.Namespace) -> Parameters:
         UsageError: flags that do not go together.
     """
     _check_spark(args)
-    if args.algorithm != "svd":
-        for name in ("lr", "tune") if args.algorithm == ALS else ("epochs", "lr", "reg", "tune"):
+    if args.algorithm not in {"svd", ALS}:
+        for name in ("epochs", "lr", "reg", "tune"):
             if getattr(args, name) is not None:
                 raise UsageError(f"--{name} is of --algorithm svd")
     if args.tune_minutes and not args.tune:
@@ -68,6 +68,14 @@ def _check_spark(args: argparse.Namespace) -> None:
             )
         if args.report:
             raise UsageError("--report is of --engine local: leave it out with --engine spark")
+        for name in ("lr", "tune"):
+            if getattr(args, name) is not None:
+                raise UsageError(f"--engine spark takes no --{name}: leave it out")
+        for name in ("cv", "evaluate"):
+            if args.films_only and getattr(args, name):
+                raise UsageError(
+                    f"--{name} is of a release of all users: leave it out with --films-only"
+                )
         if args.ratings and args.dataset != movielens.DEFAULT_DATASET:
             raise UsageError(f"--ratings is in place of --dataset {args.dataset}: leave one out")
         if args.films_only and not args.ratings:

@@ -135,6 +135,11 @@ def _work(args: argparse.Namespace) -> None:
     if not args.file.absolute().parent.is_dir():
         raise UsageError(f"{args.file.parent} is no folder: make it, or name another file")
     snapshot = read_live(args.models_dir, read_snapshot)
+    if not snapshot.users:
+        raise UsageError(
+            f"release {snapshot.build_id} is of films alone and knows no users: fold them in, or "
+            "take their vectors, see --user-vectors of ml.build_collaborative"
+        )
     rows = write_parquet(snapshot, args.file, args.n)
     if not args.quiet:
         print_lines([f"{rows:,} recommendations for {len(snapshot.users):,} users in {args.file}"])

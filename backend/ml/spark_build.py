@@ -102,6 +102,8 @@ def describe_whole(given: Given) -> dict[str, Any]:
 
 def spark_version(engine: str) -> dict[str, str]:
     """Of pyspark, where it trains."""
-    from importlib.metadata import version
+    if engine != "spark":
+        return {}
+    import pyspark
 
-    return {"pyspark": version("pyspark")} if engine == "spark" else {}
+    return {"pyspark": pyspark.__version__}

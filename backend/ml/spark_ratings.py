@@ -136,12 +136,15 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
     except AnalysisException as error:
         text = first_line(error)
         if "PATH_NOT_FOUND" in text:
-            raise InputError(f"there is nothing at {shown}: name ratings by --ratings") from None
+            raise InputError(
+                f"there is nothing at {shown}: check the path, which is one of the cluster's own "
+                "file system, or of this machine where the master is local"
+            ) from None
         if "FAILED_JDBC" in text:
             raise SourceError(f"{shown} could not be reached ({text}): see that it is up") from None
         raise InputError(
             f"{shown} cannot be read as ratings ({text}): expected Parquet, a .csv with a "
-            "header, or a jdbc: URL"
+            "header and a name that ends so, or a jdbc: URL"
         ) from None
     except Py4JJavaError as error:
         text = first_line(error)
@@ -153,6 +156,11 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
             ) from None
         if "Exception in thread" in text or source.startswith("jdbc:") or "connect" in text.lower():
             raise SourceError(f"{shown} could not be read ({text}): see that it is up") from None
+        if "FileSystem" in text:
+            raise InputError(
+                f"Spark has no connector for {shown} ({text}): give its jar by --jars in "
+                "PYSPARK_SUBMIT_ARGS; of S3 it is hadoop-aws, and the path begins with s3a://"
+            ) from None
         raise InputError(f"{shown} cannot be read ({text}): expected Parquet or CSV") from None
     names = {name.lower(): name for name in frame.columns}
     missing = [name for name in COLUMNS if name not in names]
@@ -160,7 +168,7 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
         found = ", ".join(frame.columns[:10]) or "no columns"
         raise InputError(
             f"{shown} lacks {', '.join(missing)}: found {found}; "
-            f"expected the columns {', '.join(COLUMNS)}"
+            f"expected the columns {', '.join(COLUMNS)}, in CSV with commas between"
         )
     types = dict(frame.dtypes)
     for name in COLUMNS:
@@ -194,7 +202,8 @@ def _check(raw: DataFrame, source: str) -> int:
     for reason, count in zip(wrong, found, strict=True):
         if count:
             raise InputError(
-                f"{shown} has {count:,} of {rows:,} rows {reason}: mend or leave them out"
+                f"{shown} has {count:,} of {rows:,} rows {reason}: leave them out, or map another "
+                "scale to stars first"
             )
     if not rows:
         raise InputError(f"{shown} has no ratings: name others by --ratings")

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -155,16 +155,21 @@ def check_installed() -> str:
     Raises:
         MlError: they are not.
     """
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        found = version("pyspark")
-    except PackageNotFoundError:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet", FutureWarning)
+        try:  # not by its metadata, which the pyspark of a Spark that is no wheel has not
+            from pyspark import __version__ as found
+        except ModuleNotFoundError:
+            found = ""
+    if not found:
         raise MlError(
             "pyspark is not installed, and --engine spark needs it: "
             "pip install -r requirements-spark.txt"
-        ) from None
-    fix = "install it (Debian: apt-get install default-jre-headless), or set JAVA_HOME to it"
+        )
+    fix = (
+        "install it (Debian: apt-get install default-jre-headless), or set JAVA_HOME to the folder "
+        "that has its bin/java"
+    )
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     try:
@@ -172,7 +177,7 @@ def check_installed() -> str:
             [java or "java", "-version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.SubprocessError):
-        where = f"at JAVA_HOME={home}" if home else "on the path"
+        where = f"at JAVA_HOME={home} (unset it to use that on the path)" if home else "on the path"
         raise MlError(f"no Java {where}, and Spark needs {JAVA} or newer: {fix}") from None
     number = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
     if number is None or int(number[1]) < JAVA:
@@ -183,7 +188,7 @@ def check_installed() -> str:
 
 def _start(master: str | None, submitted: bool, log: IO[str] | None) -> tuple[Any, Any]:
     """The context, and the gateway to its Java process; None where spark-submit has started it."""
-    from py4j.protocol import Py4JJavaError
+    from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
 
@@ -201,10 +206,11 @@ def _start(master: str | None, submitted: bool, log: IO[str] | None) -> tuple[An
 
             gateway = launch_gateway(conf, {"stderr": log} if log else None)
         return SparkContext(conf=conf, gateway=gateway), gateway
-    except (Py4JJavaError, PySparkException, RuntimeError, OSError) as error:
+    except (Py4JError, PySparkException, RuntimeError, OSError) as error:
+        said = text = first_line(error)  # Java is asked for it
         if gateway:
-            _close(gateway)
-        text = first_line(error)
+            with suppress(OSError, Py4JError):  # it may be what has failed
+                _close(gateway)
         if log:
             log.seek(0)
             text += log.read()
@@ -212,8 +218,13 @@ def _start(master: str | None, submitted: bool, log: IO[str] | None) -> tuple[An
             raise UsageError(
                 f"Spark knows no master {master!r}: take local[*], spark://HOST:PORT, yarn or k8s://…"
             ) from None
+        if "HADOOP_CONF_DIR" in text:
+            raise UsageError(
+                "--master yarn needs HADOOP_CONF_DIR or YARN_CONF_DIR, the folder of the cluster's "
+                "settings: set it"
+            ) from None
         raise SourceError(
-            f"Spark did not start on {master or 'what spark-submit names'} ({first_line(error)}): "
+            f"Spark did not start on {master or 'what spark-submit names'} ({said}): "
             "see that its master is up, or look at Spark's own log by --verbose"
         ) from None
 
@@ -269,6 +280,9 @@ def _close(gateway: Any) -> None:
 def first_line(error: BaseException) -> str:
     """What an error of Spark says, in a line, without the addresses and secrets of a URL."""
     java = getattr(error, "java_exception", None)
-    text = str(java.getMessage() or java.toString()) if java is not None else str(error)
+    text = str(error)
+    if java is not None:
+        with suppress(OSError):  # Java has ended
+            text = str(java.getMessage() or java.toString())
     text = re.sub(r"jdbc:\S+", "jdbc:…", text.strip().partition("\n")[0])
     return text[:200]

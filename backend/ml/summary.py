@@ -93,6 +93,7 @@ def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]
         rmse = f"{metrics[0]['rmse']:.4f}" if metrics and "rmse" in metrics[0] else "-"
         counts = (f"{data.get(name, 0):,}" for name in ("ratings", "app_ratings", "users", "films"))
         marks = [listed.manifest.get("algorithm") or "unknown"]
+        marks += [shape] if (shape := listed.manifest["model"].get("shape")) else []
         marks += ["sample"] if data["is_sample"] else []
         marks += ["forced"] if (listed.manifest.get("gate") or {}).get("forced") else []
         marks += ["rolled back"] if listed.rolled_back else []

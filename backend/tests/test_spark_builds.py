@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,11 @@ def test_a_build_of_a_database_that_was_killed_resumes_and_serves_films_alone(
     )
     assert len(model.similar(loved, 3)) == 3
     assert not model.knows_user("1")
+    listed = run(BUILD, "--list", "--models-dir", tmp_path / "models")
+    assert "als, films only" in listed.stdout
+    top = run("ml.recommend_all", tmp_path / "top.parquet", "--models-dir", tmp_path / "models")
+    assert top.returncode == 2
+    assert "is of films alone and knows no users" in top.stderr
     vectors = pq.read_table(tmp_path / "users")
     assert vectors.num_rows == users
     own = vectors.to_pylist()[0]
@@ -144,12 +150,16 @@ def make_database(cluster: Cluster, path: Path, drawn: Any) -> None:
     ("flags", "message"),
     [
         (["--engine", "spark", "--algorithm", "bayesian"], "leave --algorithm bayesian out"),
-        (["--engine", "spark", "--tune", "3"], "--tune is of --algorithm svd"),
-        (["--engine", "spark", "--lr", "0.1"], "--lr is of --algorithm svd"),
+        (["--engine", "spark", "--tune", "3"], "--engine spark takes no --tune"),
+        (["--engine", "spark", "--lr", "0.1"], "--engine spark takes no --lr"),
         (["--engine", "spark", "--report"], "--report is of --engine local"),
         (["--engine", "spark", "--films-only"], "name them by --ratings"),
         (["--engine", "spark", "--user-vectors", "x"], "name them by --ratings"),
         (["--engine", "spark", "--ratings", "x", "--dataset", "sample"], "leave one out"),
+        (
+            ["--engine", "spark", "--ratings", "x", "--films-only", "--cv", "3"],
+            "leave it out with --films-only",
+        ),
         (["--ratings", "x"], "--ratings is of --engine spark"),
         (["--checkpoint-dir", "x"], "--checkpoint-dir is of --engine spark"),
         (["--engine", "spark", "--ratings", " "], "expected a path or URL"),
@@ -186,12 +196,7 @@ def test_a_missing_or_old_java_is_said_with_the_fix(
 
 
 def test_a_missing_pyspark_is_said_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib import metadata
-
-    def missing(name: str) -> str:
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "version", missing)
+    monkeypatch.setitem(sys.modules, "pyspark", None)
     with pytest.raises(MlError, match=r"pip install -r requirements-spark\.txt"):
         check_installed()
 
@@ -202,6 +207,8 @@ def test_a_missing_pyspark_is_said_with_the_fix(monkeypatch: pytest.MonkeyPatch)
     ("flags", "code", "message"),
     [
         (["--master", "nonsense://x"], 2, "Spark knows no master 'nonsense://x'"),
+        (["--master", "local[x]"], 2, "Spark knows no master 'local[x]'"),
+        (["--master", "yarn"], 2, "--master yarn needs HADOOP_CONF_DIR"),
         (["--master", "local[1]", "--ratings", "/none.csv"], 3, "there is nothing at /none.csv"),
     ],
 )
