@@ -18,7 +18,7 @@ from .manifest import counts_of, describe_scores, draft_manifest, read_manifest
 from .provenance import TUNE_MINUTES, Build, describe_build, describe_inputs, find_same
 from .release import read_held_out
 from .spark_build import FLAGS as SPARK_FLAGS
-from .spark_build import read_ratings, train_films
+from .spark_build import read_ratings, train_films, write_users
 from .spark_session import open_cluster
 from .training import ALS, DEFAULTS, TITLES, Parameters, make_fit, train
 
@@ -143,6 +143,8 @@ def _run(build: Build, started: float) -> None:
             svd, trainset, args.models_dir, draft=draft, report=page, keep=args.keep,
             held_out=held_out.rows() if held_out else None, forced=not draft["gate"]["passed"],
         )  # fmt: skip
+        if args.user_vectors and build.users is not None:
+            write_users(build.users, args.user_vectors, folder.name)
         _print(build, svd, checks, folder, time.monotonic() - started)
 
 
@@ -153,7 +155,10 @@ def _train(build: Build) -> tuple[SVD, Trainset]:
             build.table, args.algorithm, build.parameters, args.seed, cluster=build.cluster
         )
     assert build.cluster is not None  # noqa: S101  it holds the ratings
-    return train_films(build.cluster, build.whole, args, build.parameters)
+    svd, trainset, build.users = train_films(
+        build.cluster, build.whole, args.seed, build.parameters
+    )
+    return svd, trainset
 
 
 def _gather(build: Build) -> None:
@@ -293,7 +298,11 @@ def _published(build: Build) -> Published | None:
     counts = counts_of(build.live)
     if counts.is_sample != (args.dataset == "sample"):
         return None
-    if args.allow_missing_app_ratings and len(build.table) == len(build.mapped.ratings):
+    if (
+        args.allow_missing_app_ratings
+        and not args.ratings
+        and len(build.table) == len(build.mapped.ratings)
+    ):
         counts = counts.without_app()
     try:
         held_out = read_held_out(release_folder(args.models_dir, build.live["build_id"]))

@@ -59,8 +59,10 @@ def learn_root(arrays: Mapping[str, NDArray[Any]], global_mean: float) -> NDArra
 def make_root(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     """A root of second moments, (k, k): root @ root.T is `moments`."""
     import numpy as np
+    from threadpoolctl import threadpool_limits
 
-    values, vectors = np.linalg.eigh(moments)
+    with threadpool_limits(1):  # the number of threads moves sums in the last digits
+        values, vectors = np.linalg.eigh(moments)
     root: NDArray[np.float64] = vectors * np.sqrt(values.clip(0))
     return root
 

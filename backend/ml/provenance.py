@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    from pyspark.sql import DataFrame
 
     from .evaluation import Score
     from .movielens import MappedRatings
@@ -51,6 +52,8 @@ class Build:
     """Of --engine spark."""
     whole: Given | None = None
     """Ratings that stay on the cluster, for a release of films alone: the table is a sample."""
+    users: DataFrame | None = None
+    """Their vectors, there too."""
     tuned: bool = False
     scores: list[Score] = field(default_factory=list)
     """Of --cv."""

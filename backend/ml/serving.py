@@ -60,7 +60,7 @@ class CollaborativeModel:
         return self._snapshot.movie_ids
 
     def knows_user(self, user_id: str) -> bool:
-        """Whether the model was trained with ratings of this user."""
+        """Whether the release knows this user; of films alone it knows none, see `fold_in`."""
         return user_id in self._snapshot.users
 
     def knows_movie(self, movie_id: int) -> bool:

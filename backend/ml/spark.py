@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ITEM_BIAS_REG, USER_BIAS_REG = 5.0, 5.0
 """Ratings of the average that a bias is pulled to zero by."""
+MOST_BLOCKS = 1000
+"""Of users, and of films: ALS has a buffer for each pair of them in each task."""
 CHECKPOINT_INTERVAL = 5
 """Iterations after which ALS writes its factors to the folder of checkpoints."""
 USUAL_RATINGS = 50_000_000
@@ -126,7 +128,10 @@ def fit(
 
     cluster.expect(count)
     partitions = cluster.partitions_for(count)
-    key = json.dumps([fingerprint, describe_als(parameters), seed, partitions])
+    blocks = min(partitions, MOST_BLOCKS)
+    key = json.dumps(
+        [fingerprint, describe_als(parameters), seed, partitions, cluster.session.version]
+    )
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     ratings = cluster.persist(ratings.repartition(partitions, "user"), count)
     mean = float(ratings.agg(F.avg("rating")).first()[0])  # type: ignore[index]
@@ -137,12 +142,12 @@ def fit(
     item_bias = ratings.groupBy("item").agg(
         shrunk(F.col("rating") - mean, ITEM_BIAS_REG).alias("item_bias")
     )
-    item_bias = cluster.stage(f"{name}-item-biases", item_bias)
+    item_bias = cluster.stage(f"{name}-item-biases", item_bias, count)
     left = ratings.join(item_bias, "item").withColumn(
         "rating", F.col("rating") - mean - F.col("item_bias")
     )
     user_bias = left.groupBy("user").agg(shrunk(F.col("rating"), USER_BIAS_REG).alias("user_bias"))
-    user_bias = cluster.stage(f"{name}-user-biases", user_bias)
+    user_bias = cluster.stage(f"{name}-user-biases", user_bias, count)
     done = [cluster.is_whole(f"{name}-{side}") for side in ("items", "users")]
     items = users = None
     if not all(done):
@@ -152,7 +157,7 @@ def fit(
         storage = cluster.storage_for(count)
         als = ALS(
             rank=parameters.factors, maxIter=parameters.epochs, regParam=parameters.reg,
-            numUserBlocks=partitions, numItemBlocks=partitions, userCol="user", itemCol="item",
+            numUserBlocks=blocks, numItemBlocks=blocks, userCol="user", itemCol="item",
             ratingCol="rating", seed=seed, checkpointInterval=CHECKPOINT_INTERVAL,
             intermediateStorageLevel=storage, finalStorageLevel=storage,
         )  # fmt: skip
@@ -166,12 +171,12 @@ def fit(
     for side, factors, bias in (("item", items, item_bias), ("user", users, user_bias)):
         stage = f"{name}-{side}s"
         if factors is None:
-            frame = cluster.stage(stage, bias)
+            frame = cluster.stage(stage, bias, count)
         else:
             frame = bias.withColumnRenamed(f"{side}_bias", "bias").join(
                 factors.withColumnRenamed("features", "factors"), side
             )
-            frame = cluster.stage(stage, frame)
+            frame = cluster.stage(stage, frame, count)
         found.append(frame)
     return Fitted(mean, *found)
 

@@ -10,6 +10,7 @@ from .errors import UsageError
 if TYPE_CHECKING:
     import argparse
 
+    from pyspark.sql import DataFrame
     from surprise import SVD, Trainset
 
     from .movielens import MappedRatings
@@ -66,22 +67,27 @@ def read_ratings(
 
 
 def train_films(
-    cluster: Cluster, given: Given, args: argparse.Namespace, parameters: Parameters
-) -> tuple[SVD, Trainset]:
-    """A model of films alone, see `spark.fit_films`; the users' vectors go where args say."""
-    from .spark import failures, fit_films
+    cluster: Cluster, given: Given, seed: int, parameters: Parameters
+) -> tuple[SVD, Trainset, DataFrame]:
+    """A model of films alone, see `spark.fit_films`; and user_id, bias and factors of all users."""
+    from .spark import fit_films
 
     svd, trainset, fitted = fit_films(
         cluster, given.ratings, given.counts["ratings"], given.scale, given.movie_ids, parameters,
-        args.seed, given.fingerprint,
+        seed, given.fingerprint,
     )  # fmt: skip
-    if args.user_vectors:
-        with failures():
-            users = given.user_ids.join(fitted.users, "user")
-            users.select("user_id", "bias", "factors").write.mode("overwrite").parquet(
-                args.user_vectors
-            )
-    return svd, trainset
+    users = given.user_ids.join(fitted.users, "user").select("user_id", "bias", "factors")
+    return svd, trainset, users
+
+
+def write_users(users: DataFrame, place: str, build_id: str) -> None:
+    """Users' vectors of a release as Parquet, in a folder of its name in `place`."""
+    from .spark import failures
+
+    path = f"{place.rstrip('/')}/{build_id}"
+    with failures():
+        users.write.parquet(path)
+    logger.info("users' vectors are in %s", path)
 
 
 def describe_whole(given: Given) -> dict[str, Any]:

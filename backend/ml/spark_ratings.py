@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 TABLE = "ratings"
 """The table that is read over JDBC."""
+FETCH = "10000"
+"""Rows that a database gives at a time: a driver's own default can be all of them."""
+SIMPLE = "string", "tinyint", "smallint", "int", "bigint", "float", "double", "decimal"
+"""Types that a column can have, as Spark names them."""
 DRIVERS = {"postgresql": "org.postgresql.Driver"}
 """Of databases, by the word after jdbc: in their URLs."""
 
@@ -110,7 +115,7 @@ def read_given(cluster: Cluster, source: str, catalog: Collection[int] | None) -
         if catalog is not None:
             films = cluster.session.createDataFrame([(film,) for film in catalog], "movie_id long")
             kept = kept.join(films, "movie_id", "left_semi")
-        return _map(cluster, kept, rows, catalog is not None)
+        return _map(cluster, raw, kept, rows, catalog is not None)
 
 
 def _read(cluster: Cluster, source: str) -> DataFrame:
@@ -119,18 +124,21 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
     from pyspark.errors import AnalysisException
     from pyspark.sql import functions as F  # noqa: N812
 
-    shown = "the database" if source.startswith("jdbc:") else source
+    shown = _shown(source)
     try:
         if source.startswith("jdbc:"):
             parts = cluster.partitions or cluster.session.sparkContext.defaultParallelism
             slices = [f"MOD(movie_id, {parts}) = {part}" for part in range(parts)]
-            slices[0] += " OR movie_id IS NULL OR movie_id < 0"
+            within = ", ".join(map(str, range(parts)))
+            slices[0] += f" OR movie_id IS NULL OR NOT MOD(movie_id, {parts}) IN ({within})"
             # By name: a driver of --jars is not where Java looks for one by URL.
             driver = DRIVERS.get(source.split(":")[1])
-            named = {"driver": driver} if driver else None
+            named = {"fetchsize": FETCH} | ({"driver": driver} if driver else {})
             frame = cluster.session.read.jdbc(source, TABLE, predicates=slices, properties=named)
         elif source.rstrip("/").lower().endswith((".csv", ".csv.gz")):
-            frame = cluster.session.read.csv(source, header=True)
+            frame = cluster.session.read.csv(
+                source, header=True, quote='"', escape='"', multiLine=True
+            )
         else:
             frame = cluster.session.read.parquet(source)
     except AnalysisException as error:
@@ -141,14 +149,16 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
                 "file system, or of this machine where the master is local"
             ) from None
         if "FAILED_JDBC" in text:
-            raise SourceError(f"{shown} could not be reached ({text}): see that it is up") from None
+            raise SourceError(
+                f"{shown} could not be reached ({text}): see that it is up and has a table {TABLE}"
+            ) from None
         raise InputError(
             f"{shown} cannot be read as ratings ({text}): expected Parquet, a .csv with a "
             "header and a name that ends so, or a jdbc: URL"
         ) from None
     except Py4JJavaError as error:
         text = first_line(error)
-        if "suitable driver" in text or "ClassNotFound" in text:
+        if source.startswith("jdbc:") and ("suitable driver" in text or "ClassNotFound" in text):
             raise InputError(
                 f"Spark has no driver for {shown}: give its jar, as in "
                 'PYSPARK_SUBMIT_ARGS="--jars postgresql.jar pyspark-shell"; other databases\' with '
@@ -172,9 +182,16 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
         )
     types = dict(frame.dtypes)
     for name in COLUMNS:
-        if types[names[name]].startswith(("array", "map", "struct", "binary")):
-            raise InputError(f"{shown} has {name} as {types[names[name]]}: expected a simple type")
+        if not types[names[name]].startswith(SIMPLE):
+            raise InputError(
+                f"{shown} has {name} as {types[names[name]]}: expected text or a number"
+            )
     user, film, stars = (F.col(f"`{names[name]}`") for name in COLUMNS)
+    if types[names["user_id"]].startswith(("float", "double", "decimal")):
+        # Whole ones are meant where a blank among them has made them so.
+        user = F.when(user % 1 == 0, user.cast("long").cast("string")).otherwise(
+            user.cast("string")
+        )
     return frame.select(
         user.cast("string").alias("user_id"),
         film.try_cast("double").alias("movie_id"),
@@ -182,11 +199,16 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
     )
 
 
+def _shown(source: str) -> str:
+    """The source for people: without what can be a secret."""
+    return "the database" if source.startswith("jdbc:") else re.sub(r"//[^/]*@", "//…@", source)
+
+
 def _check(raw: DataFrame, source: str) -> int:
     """The number of rows, once all of them are ratings."""
     from pyspark.sql import functions as F  # noqa: N812
 
-    shown = "the database" if source.startswith("jdbc:") else source
+    shown = _shown(source)
     user, film, stars = (F.col(name) for name in COLUMNS)
     wrong: dict[str, Column] = {
         "without a user": F.coalesce(F.trim(user) == "", F.lit(True)),
@@ -210,13 +232,16 @@ def _check(raw: DataFrame, source: str) -> int:
     return rows
 
 
-def _map(cluster: Cluster, kept: DataFrame, rows: int, in_catalog: bool) -> Given:
+def _map(cluster: Cluster, raw: DataFrame, kept: DataFrame, rows: int, in_catalog: bool) -> Given:
+    """Each pair once, with numbers for ids; `raw` is let go."""
     from pyspark.sql import functions as F  # noqa: N812
 
     once = kept.groupBy("user_id", F.col("movie_id").cast("long").alias("movie_id")).agg(
         F.max("rating").alias("rating"), F.count("*").alias("times")
     )
     once = cluster.persist(once, rows)
+    once.count()
+    raw.unpersist()
     of_app = ~F.col("user_id").startswith(NOT_APP_PREFIX)
     told = once.agg(
         F.count("*"), F.coalesce(F.sum("times"), F.lit(0)), F.count_if(of_app),

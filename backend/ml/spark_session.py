@@ -66,7 +66,7 @@ class Cluster:
         name = self.storage_for(ratings).removesuffix("_SER")  # Spark's tables always are
         return frame.persist(getattr(StorageLevel, name))
 
-    def stage(self, name: str, frame: DataFrame) -> DataFrame:
+    def stage(self, name: str, frame: DataFrame, ratings: int) -> DataFrame:
         """`frame`, computed once for all: as Parquet in the folder of checkpoints.
 
         Where an earlier build has written it there to the end, it is taken from there; where
@@ -75,9 +75,10 @@ class Cluster:
         Args:
             name: of the stage: it tells all that decides the result.
             frame: what is to be computed.
+            ratings: how many there are, see `storage_for`.
         """
         if self.checkpoints is None:
-            return frame.persist()
+            return self.persist(frame, ratings)
         path = f"{self.checkpoints.rstrip('/')}/{name}"
         if self.is_whole(name):
             logger.info("taken up from %s", name)
@@ -253,14 +254,19 @@ def _settings(master: str | None, is_local: bool) -> dict[str, str]:
 
 
 def _stop(context: Any, gateway: Any) -> None:
+    from py4j.protocol import Py4JError
     from pyspark.sql import SparkSession
 
-    session = SparkSession.getActiveSession()
-    if session is not None:
-        session.stop()
-    context.stop()
-    if gateway:
-        _close(gateway)
+    try:
+        with suppress(OSError, Py4JError):  # Java may have ended, which is said already
+            session = SparkSession.getActiveSession()
+            if session is not None:
+                session.stop()
+            context.stop()
+    finally:
+        if gateway:
+            with suppress(OSError, Py4JError):
+                _close(gateway)
 
 
 def _close(gateway: Any) -> None:

@@ -118,7 +118,7 @@ def test_a_build_of_a_database_that_was_killed_resumes_and_serves_films_alone(
     top = run("ml.recommend_all", tmp_path / "top.parquet", "--models-dir", tmp_path / "models")
     assert top.returncode == 2
     assert "is of films alone and knows no users" in top.stderr
-    vectors = pq.read_table(tmp_path / "users")
+    vectors = pq.read_table(tmp_path / "users" / manifest["build_id"])
     assert vectors.num_rows == users
     own = vectors.to_pylist()[0]
     known = dict(
