@@ -17,8 +17,7 @@ from .live import MODEL_FILE, REPORT_FILE, TRAINSET_FILE, live_id, release_folde
 from .manifest import counts_of, describe_scores, draft_manifest, read_manifest
 from .provenance import TUNE_MINUTES, Build, describe_build, describe_inputs, find_same
 from .release import read_held_out
-from .spark_build import FLAGS as SPARK_FLAGS
-from .spark_build import read_ratings, train_films, write_users
+from .spark_build import check_flags, read_ratings, train_films, write_users
 from .spark_session import open_cluster
 from .training import ALS, DEFAULTS, TITLES, Parameters, make_fit, train
 
@@ -45,7 +44,7 @@ def check_parameters(args: argparse.Namespace) -> Parameters:
     Raises:
         UsageError: flags that do not go together.
     """
-    _check_spark(args)
+    check_flags(args)
     if args.algorithm not in {"svd", ALS}:
         for name in ("epochs", "lr", "reg", "tune"):
             if getattr(args, name) is not None:
@@ -56,37 +55,6 @@ def check_parameters(args: argparse.Namespace) -> Parameters:
     return replace(
         DEFAULTS[args.algorithm], **{name: value for name, value in asked.items() if value}
     )
-
-
-def _check_spark(args: argparse.Namespace) -> None:
-    """Settle the algorithm, once the flags of Spark go together."""
-    if args.engine == "spark":
-        if args.algorithm:
-            raise UsageError(
-                f"--engine spark trains by ALS: leave --algorithm {args.algorithm} out, "
-                "or take --engine local"
-            )
-        if args.report:
-            raise UsageError("--report is of --engine local: leave it out with --engine spark")
-        for name in ("lr", "tune"):
-            if getattr(args, name) is not None:
-                raise UsageError(f"--engine spark takes no --{name}: leave it out")
-        for name in ("cv", "evaluate"):
-            if args.films_only and getattr(args, name):
-                raise UsageError(
-                    f"--{name} is of a release of all users: leave it out with --films-only"
-                )
-        if args.ratings and args.dataset != movielens.DEFAULT_DATASET:
-            raise UsageError(f"--ratings is in place of --dataset {args.dataset}: leave one out")
-        if args.films_only and not args.ratings:
-            raise UsageError("--films-only is of ratings on the cluster: name them by --ratings")
-        if args.user_vectors and not args.ratings:
-            raise UsageError("--user-vectors is of ratings on the cluster: name them by --ratings")
-    else:
-        for name in SPARK_FLAGS:
-            if getattr(args, name):
-                raise UsageError(f"--{name.replace('_', '-')} is of --engine spark")
-    args.algorithm = args.algorithm or (ALS if args.engine == "spark" else "svd")
 
 
 def run_build(args: argparse.Namespace) -> None:

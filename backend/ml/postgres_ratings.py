@@ -63,16 +63,6 @@ UNUSABLE = re.compile(
     r"(^|failed: )(invalid|missing|unrecognized|unexpected|forbidden|.*definition of service)"
 )
 """What libpq says of the URL itself, quoting from it."""
-BATCH = 1 << 20
-"""Bytes of a batch, about: what the processor's cache holds."""
-USABLE = (
-    "SUPABASE_DB_URL is not usable: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with "
-    "one host, what libpq knows after a '?', and other characters than letters and digits in the "
-    "password as %XX (a '%' as %25)"
-)
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-PASSING = ("08", "40", "53", "55", "57")
-"""SQLSTATE classes of what can pass: connections, conflicts, resources, locks, shutdowns."""
 
 
 def read_rows(url: SecretStr, names: AppTable) -> pa.Table:

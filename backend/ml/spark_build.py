@@ -6,6 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
+from .movielens import DEFAULT_DATASET
+from .training import ALS
 
 if TYPE_CHECKING:
     import argparse
@@ -27,6 +29,41 @@ FILMS_ONLY = "films only"
 """What the manifest calls a release without users."""
 
 logger = logging.getLogger("ml.spark")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Settle the algorithm, once the flags of Spark go together.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if args.engine == "spark":
+        if args.algorithm:
+            raise UsageError(
+                f"--engine spark trains by ALS: leave --algorithm {args.algorithm} out, "
+                "or take --engine local"
+            )
+        if args.report:
+            raise UsageError("--report is of --engine local: leave it out with --engine spark")
+        for name in ("lr", "tune"):
+            if getattr(args, name) is not None:
+                raise UsageError(f"--engine spark takes no --{name}: leave it out")
+        for name in ("cv", "evaluate"):
+            if args.films_only and getattr(args, name):
+                raise UsageError(
+                    f"--{name} is of a release of all users: leave it out with --films-only"
+                )
+        if args.ratings and args.dataset != DEFAULT_DATASET:
+            raise UsageError(f"--ratings is in place of --dataset {args.dataset}: leave one out")
+        if args.films_only and not args.ratings:
+            raise UsageError("--films-only is of ratings on the cluster: name them by --ratings")
+        if args.user_vectors and not args.ratings:
+            raise UsageError("--user-vectors is of ratings on the cluster: name them by --ratings")
+    else:
+        for name in FLAGS:
+            if getattr(args, name):
+                raise UsageError(f"--{name.replace('_', '-')} is of --engine spark")
+    args.algorithm = args.algorithm or (ALS if args.engine == "spark" else "svd")
 
 
 def read_ratings(
