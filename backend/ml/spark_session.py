@@ -105,7 +105,7 @@ def open_cluster(
     checkpoints: str | None = None,
     verbose: bool = False,
 ) -> Iterator[Cluster]:
-    """A session on `master`, stopped at the end whatever happens.
+    """A session on `master`, stopped at the end whatever happens; or that which is there already.
 
     Args:
         master: `local[*]`, `spark://HOST:PORT`, `yarn`, …; by default that of spark-submit, else
@@ -123,12 +123,17 @@ def open_cluster(
     version = check_installed()
     # Of pandas 3: Spark's pandas API is not used here.
     warnings.filterwarnings("ignore", "PySpark does not yet", FutureWarning)
+    from pyspark import SparkContext
+
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    active = SparkContext._active_spark_context  # Databricks has one before a job's first line
     if not submitted:
         master = master or "local[*]"
     logger.info("starting Spark %s on %s", version, master or "what spark-submit names")
     with NamedTemporaryFile("w+", prefix="spark-", suffix=".log", encoding="utf-8") as log:
-        context, gateway = _start(master, submitted, None if verbose else log)
+        context, gateway = (
+            (active, None) if active else _start(master, submitted, None if verbose else log)
+        )
         try:
             from py4j.protocol import Py4JJavaError
             from pyspark.sql import SparkSession
@@ -147,7 +152,8 @@ def open_cluster(
             cluster.expect(0)
             yield cluster
         finally:
-            _stop(context, gateway)
+            if not active:
+                _stop(context, gateway)
 
 
 def check_installed() -> str:

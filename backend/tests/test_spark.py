@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -26,7 +27,7 @@ from ml.metrics import rmse
 from ml.ratings import combine, empty_ratings, make_ratings, rating_scale
 from ml.spark import describe_als, fit_als, fit_films
 from ml.spark_ratings import Given, read_given
-from ml.spark_session import Cluster
+from ml.spark_session import Cluster, open_cluster
 from ml.splits import k_folds
 from ml.svd import predict_pairs
 from ml.training import ALS, DEFAULTS, make_fit
@@ -272,6 +273,33 @@ def test_als_needs_a_cluster_and_finite_results(cluster: Cluster, table: pd.Data
     with pytest.raises((GateError, SourceError)):
         fit_als(trainset, parameters=replace(QUICK, reg=1e-300, factors=150), seed=0,
                 cluster=cluster)  # fmt: skip
+
+
+def test_a_session_that_is_there_is_taken_and_left(cluster: Cluster) -> None:
+    with open_cluster("local[7]") as again:
+        assert again.session.sparkContext is cluster.session.sparkContext
+    assert cluster.session.range(3).count() == 3
+
+
+def test_nothing_listens_but_on_127_0_0_1(cluster: Cluster) -> None:
+    driver = cluster.session.sparkContext._jvm.java.lang.ProcessHandle.current().pid()
+    for pid in {driver, *executors(cluster)}:
+        inodes = set()
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                inodes.add(str(link.readlink()))
+        lines = [
+            line.split()
+            for name in ("tcp", "tcp6")
+            for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+        ]
+        listening = {
+            words[1].partition(":")[0]
+            for words in lines
+            if words[3] == "0A" and f"socket:[{words[9]}]" in inodes
+        }
+        assert listening
+        assert listening <= {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 def test_ids_of_users_are_numbered_in_order_without_coming_here(given: Given) -> None:

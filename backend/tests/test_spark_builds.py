@@ -113,6 +113,8 @@ def test_a_build_of_a_database_that_was_killed_resumes_and_serves_films_alone(
     )
     assert len(model.similar(loved, 3)) == 3
     assert not model.knows_user("1")
+    same = run(*command, "--if-changed")
+    assert same.stdout == f"Nothing changed since release {manifest['build_id']}: nothing built\n"
     listed = run(BUILD, "--list", "--models-dir", tmp_path / "models")
     assert "als, films only" in listed.stdout
     top = run("ml.recommend_all", tmp_path / "top.parquet", "--models-dir", tmp_path / "models")
