@@ -67,19 +67,18 @@ def clean_app_ratings(
 
 def _dictionary(rows: pa.Table, name: str) -> tuple[pd.Series, NDArray[np.integer]]:
     """The column's texts, each once, and the place of each row's among them, -1 of a null."""
+    import pandas as pd
+
     column = rows[name].to_pandas().cat
-    return column.categories.to_series(index=range(len(column.categories))).astype(
-        "str"
-    ), column.codes.to_numpy()
+    return pd.Series(column.categories.astype("str")), column.codes.to_numpy()
 
 
 def _of(values: pd.Series, codes: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """The value of each row, false of a null."""
+    """The value of each row; false of a null, whose code is -1."""
     import numpy as np
 
-    found: NDArray[np.bool_] = np.append(values.to_numpy(dtype=np.bool_), False)[
-        codes
-    ]  # the code of a null is -1: the last
+    with_null = np.append(values.to_numpy(dtype=np.bool_), False)
+    found: NDArray[np.bool_] = with_null[codes]
     return found
 
 

@@ -48,15 +48,6 @@ class AppTable(NamedTuple):
         return f"{self.schema}.{self.table}"
 
 
-def is_configured() -> bool:
-    """Whether the settings name a database, or part of one."""
-    from config import settings
-
-    return bool(
-        settings.supabase_db_url or settings.supabase_url or settings.supabase_service_role_key
-    )
-
-
 def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
     """Every rating of the app; none where its database is not configured.
 
@@ -81,12 +72,6 @@ def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
         settings.app_ratings_movie,
         settings.app_ratings_rating,
     )
-    if not is_configured():
-        logger.info(
-            "no app ratings: neither SUPABASE_DB_URL is set, "
-            "nor SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
-        )
-        return ratings.empty_ratings(), {}
     nulls = 0
     if settings.supabase_db_url:
         from . import postgres_ratings
@@ -98,9 +83,15 @@ def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
 
         logger.info("reading the app's ratings from Supabase")
         rows, nulls = supabase_ratings.read_rows(url, key, names)
-    else:
+    elif url or key:
         missing = "SUPABASE_SERVICE_ROLE_KEY" if url else "SUPABASE_URL"
         raise SourceError(f"Supabase is half configured: {missing} is not set")
+    else:
+        logger.info(
+            "no app ratings: neither SUPABASE_DB_URL is set, "
+            "nor SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
+        )
+        return ratings.empty_ratings(), {}
     table, dropped = clean_app_ratings(rows, settings.app_ratings_scale, nulls)
     found = len(rows) + nulls
     if not found:

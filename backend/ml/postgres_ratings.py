@@ -98,14 +98,7 @@ def _complete(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        # A plus stands for itself here, unlike in a form's answers.
-        query = dict(
-            parse_qsl(
-                parts.query.replace("+", "%2B"),
-                keep_blank_values=True,
-                strict_parsing=bool(parts.query),
-            )
-        )
+        query = _parameters(parts.query)
         host, _ = parts.hostname or query.get("host"), parts.port
     except ValueError:
         raise SourceError(USABLE) from None
@@ -124,6 +117,16 @@ def _complete(url: str) -> str:
         "application_name": "ml.build_collaborative",
     } | query
     return urlunsplit(parts._replace(query=urlencode(given, quote_via=quote)))
+
+
+def _parameters(query: str) -> dict[str, str]:
+    """What follows the URL's '?'; a plus stands for itself here, unlike in a form's answers.
+
+    Raises:
+        ValueError: it is not NAME=VALUE&...
+    """
+    pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query))
+    return dict(pairs)
 
 
 def _read(url: str, names: AppTable) -> list[pa.RecordBatch]:
@@ -220,7 +223,7 @@ def _explain_connection(said: str, url: str) -> Exception:
     if UNUSABLE.search(said):
         return SourceError(USABLE)
     parts = urlsplit(url)
-    given = dict(parse_qsl(parts.query.replace("+", "%2B")))
+    given = _parameters(parts.query)
     advice = next((advice for text, advice in LASTING.items() if text in said), None)
     host = given.get("host") or parts.hostname or ""
     if host.endswith(".supabase.co") and re.search(r"unreachable|No route|translate host", said):
