@@ -84,9 +84,10 @@ def read() -> None:
     import pyarrow as pa
     import supabase
 
-    from ml import postgres_ratings, supabase_ratings
-    from ml.app_ratings import read_app_ratings
-    from ml.ratings import table_hash
+    from ml.collaborative.app_ratings import postgres as postgres_ratings
+    from ml.collaborative.app_ratings import rest as supabase_ratings
+    from ml.collaborative.app_ratings.reading import read_app_ratings
+    from ml.collaborative.ratings import table_hash
 
     loaded = (adbc_driver_postgresql, pd, pa, supabase, postgres_ratings, supabase_ratings)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

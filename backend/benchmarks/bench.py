@@ -96,9 +96,9 @@ def compare_fit(data_dir: Path, runs: int) -> dict[str, object]:
     """`fit_svd` against `SVD.fit` on ML-100K, each on its own trainset, loop compiled."""
     from surprise import SVD, Dataset, Reader
 
-    from ml import movielens
-    from ml.svd import fit_svd
-    from ml.trainset import make_trainset
+    from ml.collaborative.algorithms.svd import fit_svd
+    from ml.collaborative.datasets import movielens
+    from ml.collaborative.trainset import make_trainset
 
     table = movielens.load("ml-100k", data_dir, None).ratings
     plain = Dataset.load_from_df(table, Reader(rating_scale=(1, 5))).build_full_trainset()
@@ -119,8 +119,8 @@ def compare_modes(ratings: int, runs: int) -> dict[str, object]:
     import joblib
     import numpy as np
 
-    from ml.svd import fit_svd, predict_pairs
-    from ml.trainset import make_trainset
+    from ml.collaborative.algorithms.svd import fit_svd, predict_pairs
+    from ml.collaborative.trainset import make_trainset
 
     with dumped_table(ratings) as path:
         table = joblib.load(path)

@@ -17,13 +17,13 @@ import pandas as pd
 from surprise import SVD, AlgoBase
 from tqdm import tqdm
 
-from ml import movielens
 from ml.build_collaborative import save_models
-from ml.evaluation import ALL, Score, evaluate
-from ml.serving import load_collaborative
-from ml.splits import k_folds, new_users
-from ml.training import ALGORITHMS, PLAN, make_fit
-from ml.trainset import ArrayTrainset, make_trainset
+from ml.collaborative.algorithms.training import ALGORITHMS, PLAN, make_fit
+from ml.collaborative.datasets import movielens
+from ml.collaborative.evaluation.protocol import ALL, Score, evaluate
+from ml.collaborative.evaluation.splits import k_folds, new_users
+from ml.collaborative.serving.model import load_collaborative
+from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
 REVEALED = (5, 10, 20, 50)
 UNKNOWN, FOLDED, RETRAINED = "unknown user", "fold-in", "full retrain"

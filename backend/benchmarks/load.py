@@ -36,12 +36,12 @@ from benchmarks.service_load import (
     same,
     serve,
 )
-from ml import movielens
 from ml.build_collaborative import train_svd_model
-from ml.files import locked
-from ml.live import RELEASES, switch
-from ml.publishing import publish
-from ml.serving import CollaborativeModel, load_collaborative
+from ml.collaborative.datasets import movielens
+from ml.collaborative.files import locked
+from ml.collaborative.release.live import RELEASES, switch
+from ml.collaborative.release.publishing import publish
+from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
 
 # Load
 

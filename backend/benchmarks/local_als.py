@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from surprise import SVD, AlgoBase
 
-from ml.trainset import ArrayTrainset, Rows
+from ml.collaborative.trainset import ArrayTrainset, Rows
 
 
 def fit_local_als(
@@ -18,7 +18,7 @@ def fit_local_als(
     user_bias_reg: float,
     seed: int,
 ) -> SVD:
-    """The model of `ml.spark.fit_als`, but for the draw of the first factors."""
+    """The model of `ml.collaborative.spark.als.fit_als`, but for the draw of the first factors."""
     by_user, by_item = trainset.by_user, trainset.by_item
     mean = trainset.global_mean
     model = SVD(n_factors=factors)

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ml import movielens
-from ml.evaluation import APP, evaluate
-from ml.ratings import HIGHEST, LOWEST, combine, make_ratings
-from ml.splits import FOLDS, Split, k_folds
-from ml.training import ALGORITHMS, PLAN, make_fit
+from ml.collaborative.algorithms.training import ALGORITHMS, PLAN, make_fit
+from ml.collaborative.datasets import movielens
+from ml.collaborative.evaluation.protocol import APP, evaluate
+from ml.collaborative.evaluation.splits import FOLDS, Split, k_folds
+from ml.collaborative.ratings import HIGHEST, LOWEST, combine, make_ratings
 
 SEEDS = (0, 1, 2)
 YOUNG = 60

@@ -50,8 +50,8 @@ def _table(train: list[Any]) -> Any:
 def fit_ours(train: list[Any], test: list[Any], algorithm: str) -> Result:
     """This project's training, its loop compiled before the clock starts."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from ml.training import PLAN, make_fit
-    from ml.trainset import make_trainset
+    from ml.collaborative.algorithms.training import PLAN, make_fit
+    from ml.collaborative.trainset import make_trainset
 
     table = _table(train).rename(columns={"item_id": "movie_id"})
     fit = make_fit(algorithm, PLAN, 0)
@@ -169,8 +169,8 @@ def run_peer(name: str, folds: Path) -> dict[str, Any]:
 
 def write_folds(data_dir: Path, path: Path) -> int:
     """Write ML-100K under inner ids in the order of its shuffle; the number of ratings."""
-    from ml import movielens
-    from ml.splits import k_folds
+    from ml.collaborative.datasets import movielens
+    from ml.collaborative.evaluation.splits import k_folds
 
     table = movielens.load("ml-100k", data_dir, None).ratings
     tests = [test for _, test in k_folds(len(table), FOLDS, seed=0)]

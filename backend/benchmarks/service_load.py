@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from surprise import SVD, Trainset
 
 from examples.fusion_service import catalog, content_scores
-from ml.publishing import publish, roll_back
-from ml.serving import CollaborativeModel, load_collaborative
+from ml.collaborative.release.publishing import publish, roll_back
+from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
 
 BACKEND = Path(__file__).resolve().parents[1]
 CONNECTIONS = 4

@@ -19,12 +19,12 @@ import joblib
 import numpy as np
 from surprise import SVD, AlgoBase
 
-from ml import movielens
 from ml.build_collaborative import save_models, train_svd_model
-from ml.ratings import make_ratings
-from ml.recommend_all import recommend_all
-from ml.serving import load_collaborative
-from ml.trainset import ArrayTrainset, make_trainset
+from ml.collaborative.datasets import movielens
+from ml.collaborative.ratings import make_ratings
+from ml.collaborative.serving.export import recommend_all
+from ml.collaborative.serving.model import load_collaborative
+from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
 LARGE = 200_948, 87_585, 32_000_204
 """Users, films and ratings of ml-32m."""
@@ -68,7 +68,7 @@ def time_start(models: Path, mmap: bool) -> tuple[float, float, float]:
     """Of five fresh processes, median: seconds of import and loading, and MiB at the highest."""
     code = (
         "import re; from time import perf_counter as now; a = now(); "
-        "from ml.serving import load_collaborative; b = now(); "
+        "from ml.collaborative.serving.model import load_collaborative; b = now(); "
         f"model = load_collaborative({str(models)!r}, mmap={mmap}); c = now(); "
         "model.recommend('ml_1'); "
         r"kib = int(re.search(r'VmHWM:\s+(\d+)', open('/proc/self/status').read())[1]); "

@@ -18,14 +18,14 @@ from surprise import SVD
 
 from benchmarks.local_als import fit_local_als
 from benchmarks.make_archive import draw_ratings
-from ml.metrics import rmse
-from ml.ratings import make_ratings
-from ml.spark import describe_als, fit_als
-from ml.spark_session import Cluster, open_cluster
-from ml.splits import k_folds
-from ml.svd import predict_pairs
-from ml.training import ALS, DEFAULTS, PLAN, make_fit
-from ml.trainset import ArrayTrainset, make_trainset
+from ml.collaborative.algorithms.svd import predict_pairs
+from ml.collaborative.algorithms.training import ALS, DEFAULTS, PLAN, make_fit
+from ml.collaborative.evaluation.metrics import rmse
+from ml.collaborative.evaluation.splits import k_folds
+from ml.collaborative.ratings import make_ratings
+from ml.collaborative.spark.als import describe_als, fit_als
+from ml.collaborative.spark.session import Cluster, open_cluster
+from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
 FEW, MANY = 2, 12
 """Iterations of two trainings, whose difference in time is that of the others' iterations."""

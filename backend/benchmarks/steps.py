@@ -19,7 +19,7 @@ import joblib
 def draw(path: Path, ratings: int) -> None:
     """Dump a ratings table of so many generated rows."""
     from benchmarks.make_archive import draw_ratings
-    from ml.ratings import make_ratings
+    from ml.collaborative.ratings import make_ratings
 
     drawn = draw_ratings(ratings, max(ratings // 160, 100), max(ratings // 370, 2000))
     users = "ml_" + drawn["userId"].astype("str")
@@ -51,9 +51,9 @@ def peak_mib() -> float:
 
 def ours(table: Any, folder: Path, algorithm: str) -> dict[str, float]:
     """This project's steps; its loop is compiled before the clock starts."""
-    from ml.release import publish
-    from ml.training import PLAN, make_fit
-    from ml.trainset import make_trainset
+    from ml.collaborative.algorithms.training import PLAN, make_fit
+    from ml.collaborative.release.files import publish
+    from ml.collaborative.trainset import make_trainset
 
     fit = make_fit(algorithm, PLAN, 0)
     fit(make_trainset(table.head(100)))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from fastapi import FastAPI, HTTPException, Path, Query
 
-from ml.errors import ReleaseError, RequestError
-from ml.serving import CollaborativeModel, load_collaborative
+from ml.collaborative.errors import ReleaseError, RequestError
+from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

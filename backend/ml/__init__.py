@@ -1,3 +1,1 @@
-"""Collaborative filtering for the movie app."""
-
-__version__ = "0.1.0"
+"""The app's machine learning."""

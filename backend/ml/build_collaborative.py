@@ -14,10 +14,11 @@ if __name__ == "__main__" and not __package__:
     print("error: run by path: use python -m ml.build_collaborative in backend/", file=sys.stderr)
     sys.exit(2)
 
-from . import history, publishing, ratings, summary
-from .app_ratings import read_app_ratings
-from .build import run_build
-from .cli import (
+from .collaborative import ratings
+from .collaborative.algorithms.training import ALGORITHMS, ALS, DEFAULTS, PLAN, Parameters, train
+from .collaborative.app_ratings.reading import read_app_ratings
+from .collaborative.build import run_build
+from .collaborative.cli import (
     BUILD_CODES,
     at_least,
     folder,
@@ -27,11 +28,12 @@ from .cli import (
     run,
     some_text,
 )
-from .errors import InputError, SourceError
-from .live import DEFAULT_MODELS_DIR
-from .provenance import TUNE_MINUTES
-from .spark_session import STORAGE_LEVELS
-from .training import ALGORITHMS, ALS, DEFAULTS, PLAN, Parameters, train
+from .collaborative.errors import InputError, SourceError
+from .collaborative.paths import MODELS_DIR
+from .collaborative.provenance import TUNE_MINUTES
+from .collaborative.release import history, publishing
+from .collaborative.report import summary
+from .collaborative.spark.session import STORAGE_LEVELS
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from surprise import SVD, Trainset
 
-logger = logging.getLogger("ml.build_collaborative")
+logger = logging.getLogger("ml.collaborative.script")
 
 
 def get_real_user_ratings() -> pd.DataFrame:
@@ -109,7 +111,7 @@ def save_models(svd_model: SVD, trainset: Trainset, models_dir: str | None = Non
         InputError: the trainset has no ratings, or its ids are no text and integers.
         OSError: it could not be written; what was there stays.
     """
-    publishing.publish(svd_model, trainset, Path(models_dir or DEFAULT_MODELS_DIR))
+    publishing.publish(svd_model, trainset, Path(models_dir or MODELS_DIR))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         BUILD_CODES,
     )
     add = parser.add_argument
-    add("--models-dir", type=folder, default=DEFAULT_MODELS_DIR, metavar="DIR",
+    add("--models-dir", type=folder, default=MODELS_DIR, metavar="DIR",
         help="where the artifacts go (default ml/models)")  # fmt: skip
     add("--algorithm", choices=ALGORITHMS,
         help="svd (default), or bayesian: slower, with smaller errors")  # fmt: skip

@@ -14,10 +14,11 @@ if __name__ == "__main__" and not __package__:
     print("error: run by path: use python -m ml.download_movielens in backend/", file=sys.stderr)
     sys.exit(2)
 
-from . import movielens
-from .catalog import CatalogMissingError
-from .cli import DOWNLOAD_CODES, make_parser, print_lines, resolve_catalog, run
-from .ratings import empty_ratings
+from .collaborative.catalog import CatalogMissingError
+from .collaborative.cli import DOWNLOAD_CODES, make_parser, print_lines, resolve_catalog, run
+from .collaborative.datasets import movielens
+from .collaborative.paths import DATA_DIR
+from .collaborative.ratings import empty_ratings
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-logger = logging.getLogger("ml.download_movielens")
+logger = logging.getLogger("ml.collaborative.script")
 
 
 def download_movielens_100k(data_dir: str | None = None) -> str:
@@ -37,7 +38,7 @@ def download_movielens_100k(data_dir: str | None = None) -> str:
     Raises:
         InputError, SourceError: see `archives.ensure_files`.
     """
-    folder = Path(data_dir or movielens.DEFAULT_DATA_DIR)
+    folder = Path(data_dir or DATA_DIR)
     movielens.fetch("ml-100k", folder)
     return str(folder / "ml-100k")
 
@@ -68,7 +69,7 @@ def load_movielens_ratings_with_tmdb_mapping(
     except CatalogMissingError as error:
         logger.warning("%s", error)
         return empty_ratings()
-    return movielens.load(dataset, Path(data_dir or movielens.DEFAULT_DATA_DIR), films).ratings
+    return movielens.load(dataset, Path(data_dir or DATA_DIR), films).ratings
 
 
 def main(argv: Sequence[str] | None = None) -> int:

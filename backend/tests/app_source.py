@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import SecretStr
 
-from config import settings
-from ml import retries
+from ml.collaborative.app_ratings import retries
 
 if TYPE_CHECKING:
     import psycopg
     from postgrest_server import SupabaseServer
 
-SETTINGS = ("supabase_url", "supabase_service_role_key", "supabase_db_url")
+SETTINGS = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_DB_URL")
 
 
 def socket_path(database: psycopg.Connection) -> str:
@@ -48,9 +46,9 @@ def source(
 def configure(way: str, server: SupabaseServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Point the settings to the database, in one of the two ways."""
     found = (
-        (server.url, SecretStr(server.service_key), None)
+        (server.url, server.service_key, "")
         if way == "rest"
-        else (None, None, SecretStr(direct_url(server.database)))
+        else ("", "", direct_url(server.database))
     )
     for name, value in zip(SETTINGS, found, strict=True):
-        monkeypatch.setattr(settings, name, value)
+        monkeypatch.setenv(name, value)

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers import BACKEND
 
-from config import settings
-from ml import movielens
+from ml.collaborative.datasets import movielens
 
 pytest_plugins = ("app_source", "postgrest_server", "published", "spark_cluster", "web_server")
 
-BACKEND = Path(__file__).resolve().parents[1]
 CLOSED = "http://127.0.0.1:9"
 """A proxy where nothing listens: as good as no network."""
 
@@ -83,5 +82,5 @@ def real_ratings(
 ) -> pd.DataFrame:
     """All of ML-100K, mapped."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "movielens_base_url", str(movielens_archives))
+        patch.setenv("MOVIELENS_BASE_URL", str(movielens_archives))
         return movielens.load("ml-100k", tmp_path_factory.mktemp("data"), None).ratings

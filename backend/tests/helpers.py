@@ -7,6 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+BACKEND = Path(__file__).resolve().parents[1]
 PUBLISHED = {"svd_model.pkl", "cf_trainset.pkl", "manifest.json", "history.jsonl"}
 """Files in a models folder that has a release, without a report."""
 
@@ -19,10 +20,8 @@ def interrupt(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 def copy_backend(folder: Path) -> None:
     """The code that the scripts run, without data, models and caches."""
-    backend = Path(__file__).parents[1]
     keep_out = shutil.ignore_patterns("data", "models", "__pycache__")
-    shutil.copytree(backend / "ml", folder / "ml", ignore=keep_out)
-    shutil.copy(backend / "config.py", folder)
+    shutil.copytree(BACKEND / "ml", folder / "ml", ignore=keep_out)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -18,12 +18,12 @@ import pytest
 from helpers import PUBLISHED
 
 from ml.build_collaborative import train_svd_model
-from ml.history import LEFT_BEHIND, build_ids, read_log
-from ml.live import MODEL_FILE, TRAINSET_FILE, live_id
-from ml.manifest import draft_manifest
-from ml.publishing import publish
-from ml.release import load_models
-from ml.sample import sample_ratings
+from ml.collaborative.datasets.sample import sample_ratings
+from ml.collaborative.release.files import load_models
+from ml.collaborative.release.history import LEFT_BEHIND, build_ids, read_log
+from ml.collaborative.release.live import MODEL_FILE, TRAINSET_FILE, live_id
+from ml.collaborative.release.manifest import draft_manifest
+from ml.collaborative.release.publishing import publish
 
 FILES = {".lock", "live", "releases", *PUBLISHED}
 """What is in a models folder that has a release, without a report."""

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
+from helpers import BACKEND
 from published import Model, ids_by_path, ids_loaded, new_id, refuse_links
 
-from ml.files import locked
-from ml.live import live_id
-from ml.publishing import prepare, roll_back
+from ml.collaborative.files import locked
+from ml.collaborative.release.live import live_id
+from ml.collaborative.release.publishing import prepare, roll_back
 
-BACKEND = Path(__file__).resolve().parents[1]
 CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.remove", "os.fsync"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 

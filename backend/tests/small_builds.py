@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.build_collaborative import main
-from ml.live import live_folder
+from ml.collaborative.release.live import live_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BUILD = "ml.build_collaborative"
@@ -20,7 +20,7 @@ SAMPLE = ("--dataset", "sample", *SMALL)
 
 def build(models: Path, *args: str | Path) -> str:
     """Publish a small build of the sample, or of what `args` say, in this process; its build id."""
-    logger = logging.getLogger("ml")
+    logger = logging.getLogger("ml.collaborative")
     level = logger.level
     try:
         assert main(["--models-dir", str(models), "--quiet", *map(str, args or SAMPLE)]) == 0

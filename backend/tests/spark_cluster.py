@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ml.spark_session import Cluster, open_cluster
+from ml.collaborative.spark.session import Cluster, open_cluster
 
 NEEDS_JAVA = pytest.mark.skipif(
     not (os.environ.get("JAVA_HOME") or shutil.which("java")),

@@ -12,16 +12,16 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-from helpers import PUBLISHED, contents, copy_backend
+from helpers import BACKEND, PUBLISHED, contents, copy_backend
 from surprise.prediction_algorithms import matrix_factorization
 
 from ml.build_collaborative import main, save_models, train_svd_model
-from ml.errors import InputError
-from ml.live import live_folder
-from ml.manifest import Counts, counts_of, read_manifest
-from ml.ratings import empty_ratings, make_ratings
-from ml.release import load_models
-from ml.sample import sample_ratings
+from ml.collaborative.datasets.sample import sample_ratings
+from ml.collaborative.errors import InputError
+from ml.collaborative.ratings import empty_ratings, make_ratings
+from ml.collaborative.release.files import load_models
+from ml.collaborative.release.live import live_folder
+from ml.collaborative.release.manifest import Counts, counts_of, read_manifest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BUILD = "ml.build_collaborative"
@@ -189,7 +189,7 @@ def test_an_env_file_that_is_not_utf_8_exits_3(script_env: dict[str, str], tmp_p
     )  # fmt: skip
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: backend/.env or the environment is not usable")
+    assert line.startswith(f"error: {tmp_path / '.env'} or the environment is not usable")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -199,7 +199,7 @@ def test_a_full_stdout_does_not_fail_a_build_that_is_published(
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", BUILD, "--dataset", "sample", "--models-dir", tmp_path],
-            cwd=Path(__file__).parents[1], env=script_env, stdout=full, stderr=subprocess.PIPE,
+            cwd=BACKEND, env=script_env, stdout=full, stderr=subprocess.PIPE,
             text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -334,10 +334,11 @@ def test_importing_is_light_and_changes_nothing(module: str, script_env: dict[st
         f"import logging, sys; import {module}; "
         "heavy = {'pandas', 'numpy', 'surprise', 'supabase', 'joblib', 'tqdm', 'pydantic'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules); "
-        "assert not logging.getLogger().handlers and not logging.getLogger('ml').handlers"
+        "assert not logging.getLogger().handlers; "
+        "assert not logging.getLogger('ml.collaborative').handlers"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], env=script_env,
+        [sys.executable, "-c", code], cwd=BACKEND, env=script_env,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

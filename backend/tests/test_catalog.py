@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.catalog import CatalogMissingError, read_catalog
+from ml.collaborative.catalog import CatalogMissingError, read_catalog
+from ml.collaborative.errors import InputError
 from ml.download_movielens import main
-from ml.errors import InputError
 
 
 @pytest.mark.parametrize(

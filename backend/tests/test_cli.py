@@ -6,9 +6,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from helpers import BACKEND
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 DOWNLOAD, BUILD = "ml.download_movielens", "ml.build_collaborative"
@@ -34,7 +34,7 @@ def test_help_lists_the_exit_codes_that_the_script_can_give(
 
 @pytest.mark.parametrize("script", [DOWNLOAD, BUILD])
 def test_a_script_run_by_its_path_says_how_to_run_it(script: str) -> None:
-    path = Path(__file__).parents[1] / (script.replace(".", "/") + ".py")
+    path = BACKEND / (script.replace(".", "/") + ".py")
     done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: run by path: use python -m {script} in backend/\n"

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import BACKEND
 
-from ml.files import locked, replace_together, sha256
+from ml.collaborative.files import locked, replace_together, sha256
 
-BACKEND = Path(__file__).resolve().parents[1]
 WRITE = """
 import sys
 from pathlib import Path
-from ml.files import replace_together
+from ml.collaborative.files import replace_together
 
 folder = Path(sys.argv[1])
 with replace_together(folder / "a", folder / "b") as (a, b):
@@ -33,7 +33,7 @@ with replace_together(folder / "a", folder / "b") as (a, b):
 WRITE_MUCH = """
 import resource, sys
 from pathlib import Path
-from ml.files import replace_together
+from ml.collaborative.files import replace_together
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 folder = Path(sys.argv[1])
@@ -47,7 +47,7 @@ except OSError as error:
 LOCK = """
 import sys
 from pathlib import Path
-from ml.files import locked
+from ml.collaborative.files import locked
 
 folder = Path(sys.argv[1])
 with locked(folder):

@@ -13,12 +13,12 @@ from pathlib import Path
 import joblib
 import pytest
 from app_source import socket_path
-from helpers import PUBLISHED, contents, interrupt
+from helpers import BACKEND, PUBLISHED, contents, interrupt
 from postgres_relay import Relay
 from postgrest_server import Slow, SupabaseServer
 
 from ml.build_collaborative import save_models, train_svd_model
-from ml.sample import sample_ratings
+from ml.collaborative.datasets.sample import sample_ratings
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
@@ -67,8 +67,10 @@ def test_ctrl_c_ends_with_one_clear_line_and_keeps_the_model(
 def test_ctrl_c_while_sampling_does_not_wait_for_the_chains(start: Start, models: Path) -> None:
     """Of four chains of 400 samples each, few samples come after it."""
     code = (
-        "import os, numpy as np, pandas as pd; from ml.bayesian import fit_bayesian; "
-        "from ml.trainset import make_trainset; from ml.ratings import make_ratings; "
+        "import os, numpy as np, pandas as pd; "
+        "from ml.collaborative.algorithms.bayesian import fit_bayesian; "
+        "from ml.collaborative.trainset import make_trainset; "
+        "from ml.collaborative.ratings import make_ratings; "
         "r = np.random.default_rng(0); n = 300_000; "
         "t = make_trainset(make_ratings(r.integers(0, 500, n).astype(str), "
         "r.integers(1, 500, n), r.integers(1, 6, n))); "
@@ -76,7 +78,7 @@ def test_ctrl_c_while_sampling_does_not_wait_for_the_chains(start: Start, models
         "watch=lambda *_: os.write(1, b'sample\\n'))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], text=True,
+        [sys.executable, "-c", code], cwd=BACKEND, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
@@ -165,7 +167,7 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_model(
     before = contents(models)
     done = subprocess.run(
         [sys.executable, "-m", BUILD, "--dataset", "sample", "--models-dir", models],
-        cwd=Path(__file__).parents[1], env=script_env, capture_output=True, text=True, check=False,
+        cwd=BACKEND, env=script_env, capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )  # fmt: skip
     assert done.returncode == 1

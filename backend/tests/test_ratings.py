@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from ml.build_collaborative import combine_ratings
-from ml.errors import InputError
-from ml.ratings import empty_ratings, make_ratings, rating_scale
+from ml.collaborative.errors import InputError
+from ml.collaborative.ratings import empty_ratings, make_ratings, rating_scale
 
 
 def rows(*values: tuple[object, object, object]) -> pd.DataFrame:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from helpers import copy_backend
+from helpers import BACKEND, copy_backend
 
 from benchmarks.service_load import wait_until
 from ml import build_collaborative, download_movielens
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = (BACKEND.parent / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -160,6 +160,6 @@ def test_every_flag_and_exit_code_is_in_the_readme(
 
 
 def test_every_module_is_in_the_readme() -> None:
-    folder = Path(__file__).parents[1] / "ml"
+    folder = BACKEND / "ml"
     modules = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
     assert {name for name in modules if f"`ml/{name}`" not in README} == set()

@@ -22,10 +22,10 @@ from surprise import (
     Trainset,
 )
 
-from ml.errors import InputError
-from ml.ratings import empty_ratings, make_ratings, rating_scale
-from ml.sample import sample_ratings
-from ml.trainset import ArrayTrainset, RawIds, make_trainset
+from ml.collaborative.datasets.sample import sample_ratings
+from ml.collaborative.errors import InputError
+from ml.collaborative.ratings import empty_ratings, make_ratings, rating_scale
+from ml.collaborative.trainset import ArrayTrainset, RawIds, make_trainset
 
 
 def plain_trainset(table: pd.DataFrame) -> Trainset:

@@ -214,7 +214,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -
     monkeypatch.setenv("http_proxy", CLOSED)
     monkeypatch.setenv("https_proxy", CLOSED)
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    monkeypatch.setattr("ml.downloads.WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("ml.collaborative.datasets.downloads.WAITS", (0.0, 0.0, 0.0))
     caplog.set_level(logging.DEBUG, "ml")
 
 

@@ -1,0 +1,1 @@
+"""Trainings: ratings in, a model out."""

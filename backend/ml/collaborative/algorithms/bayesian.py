@@ -1,0 +1,328 @@
+"""Bayesian training into a surprise.SVD.
+
+The model is a factorization machine (Rendle 2012) over four groups of features: the user, the films
+that user rated, the film, and the users who rated it, the second and fourth weighted by one over
+the root of their number; SVD++ (Koren 2008), both ways round. It is bilinear in user and film, so
+the mean over the Gibbs samples of all its predictions is again a bias and a factor model, and goes
+into the four arrays of an ordinary SVD.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Event
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from surprise import SVD
+
+    from ..trainset import ArrayTrainset
+    from .training import Predict, Watch
+
+RANK, CHAINS, SWEEPS, BURN_IN = 20, 4, 50, 10
+"""Several short chains beat one long one: their early samples differ more, and their mean is
+better than that of the same number of sweeps in one chain (benchmarks/RESULTS.md)."""
+
+POWER_ITERATIONS, OVERSAMPLING = 4, 20
+
+
+class _StoppedError(Exception):
+    """Another chain failed, or the user pressed Ctrl-C."""
+
+
+class Samples(NamedTuple):
+    """What the chains drew: rating - mean is predicted as constant + users[:, u] . items[:, i].
+
+    The first two factors of a sample are the user's bias times one, and one times the item's.
+    """
+
+    constants: NDArray[np.float64]
+    """(samples,)"""
+    users: NDArray[np.float32]
+    """(samples, 2 + rank, users)"""
+    items: NDArray[np.float32]
+    """(samples, 2 + rank, items)"""
+    rated: NDArray[np.float32]
+    """What a film adds to the users who rated it, over the root of their number of ratings,
+    (samples, 2 + rank, items)."""
+
+
+def fit_bayesian(
+    trainset: ArrayTrainset,
+    *,
+    factors: int,
+    seed: int,
+    rank: int = RANK,
+    chains: int = CHAINS,
+    sweeps: int = SWEEPS,
+    burn_in: int = BURN_IN,
+    watch: Watch | None = None,
+) -> SVD:
+    """Train by Gibbs sampling, and put the posterior mean into a surprise.SVD.
+
+    A user the model does not know is predicted as users are on average, and so is a film.
+
+    Args:
+        trainset: at least one rating.
+        factors: length of the film and user vectors of the result.
+        seed: of all that is drawn; the same seed gives the same model, on any number of cores.
+        rank: factors of the sampled model.
+        chains: run independently of each other, on as many threads as there are cores.
+        sweeps: steps of each chain.
+        burn_in: how many of them are left out of the mean.
+        watch: called with each sample that goes into the mean; the chains call it at once.
+
+    Raises:
+        InputError: see `ArrayTrainset.check`.
+    """
+    import joblib
+    import numpy as np
+    from surprise import SVD, AlgoBase
+    from threadpoolctl import threadpool_limits
+
+    trainset.check()
+    problem = _Problem(trainset)
+    kept, rows = sweeps - burn_in, rank + 2
+    samples = Samples(
+        np.empty(chains * kept),
+        np.empty((chains * kept, rows, trainset.n_users), np.float32),
+        *(np.empty((chains * kept, rows, trainset.n_items), np.float32) for _ in range(2)),
+    )
+    stopped = Event()
+    *chain_seeds, last_seed = np.random.SeedSequence(seed).spawn(chains + 1)
+    with (
+        progress_bar("sampling", " sweeps", chains * sweeps) as bar,
+        ThreadPoolExecutor(min(chains, joblib.cpu_count())) as pool,
+    ):
+
+        def sample(chain: int) -> None:
+            def step(rmse: float, predict: Predict | None) -> None:
+                if stopped.is_set():
+                    raise _StoppedError
+                bar.set_postfix_str(f"RMSE {rmse:.4f}", refresh=False)
+                bar.update()
+                if watch and predict:
+                    watch(chain, predict)
+
+            own = slice(chain * kept, (chain + 1) * kept)
+            room = Samples(
+                samples.constants[own], samples.users[own], samples.items[own], samples.rated[own]
+            )
+            problem.sample(chain_seeds[chain], sweeps, room, step)
+
+        try:
+            list(pool.map(sample, range(chains)))
+        except BaseException:  # Ctrl-C above all: the other chains are not waited for
+            stopped.set()
+            raise
+    model = SVD(n_factors=factors, random_state=seed)
+    AlgoBase.fit(model, trainset)
+    counts = problem.user_counts, problem.item_counts
+    with threadpool_limits(1):  # the number of threads moves sums in the last digits
+        model.bu, model.bi, model.pu, model.qi, model.implicit = compile_samples(
+            samples, counts, factors, last_seed
+        )
+    return model
+
+
+class _Problem:
+    """The ratings as the sampler reads them, by user and by item."""
+
+    def __init__(self, trainset: ArrayTrainset) -> None:
+        import numpy as np
+
+        rows = trainset.by_user
+        self.user_starts, self.items = rows.starts, rows.others
+        self.user_counts = np.diff(rows.starts)
+        users = np.repeat(np.arange(trainset.n_users, dtype=np.int32), self.user_counts)
+        self.to_item_order = np.argsort(rows.others, kind="stable")
+        self.users = users[self.to_item_order]
+        self.item_counts = np.bincount(rows.others, minlength=trainset.n_items)
+        self.item_starts = np.concatenate([[0], np.cumsum(self.item_counts)])
+        self.mean = trainset.global_mean
+        self.centred = rows.ratings.astype(np.float64) - self.mean
+
+    def sample(
+        self,
+        seed: np.random.SeedSequence,
+        sweeps: int,
+        samples: Samples,
+        step: Callable[[float, Predict | None], None],
+    ) -> None:
+        """One chain; all variances and means have the vague priors of Rendle 2012 (all ones).
+
+        Args:
+            seed: of all that is drawn.
+            sweeps: as many of the last as `samples` has room for go there.
+            samples: to be filled.
+            step: called after each sweep with the training RMSE and, of those, the sample.
+        """
+        import numpy as np
+
+        from .loops.gibbs import compiled_side
+
+        draw_side = compiled_side()
+        rng = np.random.default_rng(seed)
+        n, factors = len(self.centred), samples.users.shape[1]
+        sizes = len(self.user_counts), len(self.item_counts)
+        user_weights, item_weights = (
+            1 / np.sqrt(np.maximum(counts, 1)) for counts in (self.user_counts, self.item_counts)
+        )
+        by_user = self.user_starts, self.items
+        by_item = self.item_starts, self.users
+        # Users' own parameters, their rated films'; films' own, their raters'.
+        groups = [np.zeros((factors, size)) for size in (*sizes, *sizes[::-1])]
+        groups[0][2:] = rng.normal(0, 0.1, (factors - 2, sizes[0]))
+        users, items = groups[0].copy(), groups[2].copy()
+        users[1], items[0] = 1, 1
+        scratch = [np.empty((size, 4)) for size in sizes]
+        residual = self.centred.copy()  # the items are still zero
+        squares = float(np.sum(residual**2))
+        means = np.zeros((4, factors))
+        constant = 0.0
+        burn_in = sweeps - len(samples.constants)
+        for sweep in range(sweeps):
+            noise_precision = 2 * rng.gamma((1 + n) / 2) / (1 + squares)
+            means, precisions = _draw_priors(rng, groups, means)
+            draws = [rng.standard_normal(group.shape) for group in groups]
+            precision = noise_precision * n + 1
+            before = constant
+            constant = noise_precision * (residual.sum() + n * before) / precision
+            constant += rng.standard_normal() / precision**0.5
+            residual -= constant - before
+            draw_side(
+                *by_user, *by_item, user_weights, residual, users, items, *groups[:2],
+                noise_precision, means[:2], precisions[:2], *draws[:2], 1, scratch[0],
+            )  # fmt: skip
+            by_item_residual = residual[self.to_item_order]
+            squares = draw_side(
+                *by_item, *by_user, item_weights, by_item_residual, items, users, *groups[2:],
+                noise_precision, means[2:], precisions[2:], *draws[2:], 0, scratch[1],
+            )  # fmt: skip
+            residual[self.to_item_order] = by_item_residual
+            if sweep >= burn_in:
+                samples.constants[sweep - burn_in] = constant
+                samples.users[sweep - burn_in], samples.items[sweep - burn_in] = users, items
+                samples.rated[sweep - burn_in] = groups[1]
+            sample = partial(_predict_sample, self.mean + constant, users, items)
+            step((squares / n) ** 0.5, sample if sweep >= burn_in else None)
+
+
+def _predict_sample(
+    constant: float,
+    users: NDArray[np.float64],
+    items: NDArray[np.float64],
+    user_ids: NDArray[np.integer],
+    item_ids: NDArray[np.integer],
+) -> NDArray[np.float64]:
+    """See `training.Predict`."""
+    import numpy as np
+
+    products: NDArray[np.float64] = np.einsum("fn,fn->n", users[:, user_ids], items[:, item_ids])
+    return constant + products
+
+
+def _draw_priors(
+    rng: np.random.Generator, groups: list[NDArray[np.float64]], means: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and precision of each group's parameters by factor, (4, factors) each.
+
+    From their conditional distributions, under Normal(0, 1 / precision) for the mean and
+    Gamma(1/2, 1/2) for the precision.
+    """
+    import numpy as np
+
+    sizes = np.array([group.shape[1] for group in groups])[:, None]
+    sums = np.array([group.sum(axis=1) for group in groups])
+    squares = np.array([np.square(group).sum(axis=1) for group in groups])
+    spread = squares - 2 * means * sums + (sizes + 1) * means**2
+    shape = np.broadcast_to((2 + sizes) / 2, spread.shape)
+    precisions = 2 * rng.gamma(shape) / (1 + spread)
+    noise = rng.standard_normal(sums.shape) / np.sqrt((sizes + 1) * precisions)
+    return sums / (sizes + 1) + noise, precisions
+
+
+def compile_samples(
+    samples: Samples,
+    counts: tuple[NDArray[np.integer], NDArray[np.integer]],
+    factors: int,
+    seed: np.random.SeedSequence,
+) -> tuple[NDArray[np.float64], ...]:
+    """The mean of the samples' predictions as bu, bi, pu and qi of an SVD.
+
+    And what each film adds to (bias, vector) of the users who rated it, `implicit` (items, 1 +
+    factors): it is in bu and pu already, and folding in a new user takes it from here.
+
+    The mean of products is a product of stacked factors. Their weighted means are moved into the
+    biases first, so that a user without factors is predicted as users are on average; then the
+    product is cut to its largest singular values (randomized subspace iteration, Halko, Martinsson
+    and Tropp 2011), never formed whole. Exact up to rounding where `factors` is not below the
+    product's rank.
+
+    Args:
+        samples: of all chains.
+        counts: ratings of each user and of each item, the weights of the means.
+        factors: columns of pu and qi; those beyond the product's rank are zero.
+        seed: of the subspace iteration's start.
+    """
+    import numpy as np
+
+    biases, stacks, centres = [], [], []
+    for side, arrays, count in ((0, samples.users, counts[0]), (1, samples.items, counts[1])):
+        biases.append(arrays[:, side].mean(axis=0, dtype=np.float64))
+        stack = arrays[:, 2:].reshape(-1, arrays.shape[2])  # a copy: the biases are cut out
+        stack *= np.float32(len(arrays) ** -0.5)
+        centre = (stack @ (count / count.sum()).astype(np.float32))[:, None]
+        stack -= centre
+        stacks.append(stack.T)
+        centres.append(centre[:, 0].astype(np.float64))
+    bu = biases[0] + stacks[0] @ centres[1]
+    bi = biases[1] + stacks[1] @ centres[0]
+    typical = np.average(bu, weights=counts[0])
+    bu -= typical
+    bi += typical + samples.constants.mean() + centres[0] @ centres[1]
+    pu, qi = _cut(stacks[0], stacks[1], factors, seed)
+    rated = samples.rated[:, 2:].reshape(-1, samples.rated.shape[2])
+    rated *= np.float32(len(samples.rated) ** -0.5)
+    implicit = np.zeros((len(bi), 1 + factors))
+    implicit[:, 0] = samples.rated[:, 0].mean(axis=0, dtype=np.float64) + rated.T @ centres[1]
+    # The columns of qi are orthogonal: over their squares, the product with them is the vector.
+    lengths = np.einsum("if,if->f", qi, qi)
+    lengths[lengths <= 1e-5 * lengths.max()] = np.inf  # rounding of the samples, no directions
+    to_vector = (qi / lengths).T.astype(np.float32) @ stacks[1]
+    implicit[:, 1:] = (to_vector @ rated).T
+    return bu, bi, pu, qi, implicit
+
+
+def _cut(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    factors: int,
+    seed: np.random.SeedSequence,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two narrow matrices whose product is nearest to left @ right.T."""
+    import numpy as np
+
+    width = min(factors + OVERSAMPLING, len(left), len(right))
+    start = np.random.default_rng(seed).standard_normal((len(right), width))
+    basis = right.T @ start.astype(np.float32)
+    for _ in range(POWER_ITERATIONS):
+        basis = left.T @ np.linalg.qr(left @ basis)[0]
+        basis = right.T @ np.linalg.qr(right @ basis)[0]
+    users = np.linalg.qr(left @ basis)[0]
+    u, values, vt = np.linalg.svd(
+        (right @ (left.T @ users)).astype(np.float64).T, full_matrices=False
+    )
+    size = min(factors, width)
+    pu, qi = np.zeros((len(left), factors)), np.zeros((len(right), factors))
+    root = np.sqrt(values[:size])
+    pu[:, :size] = users @ u[:, :size] * root
+    qi[:, :size] = vt[:size].T * root
+    return pu, qi

@@ -1,0 +1,1 @@
+"""The app's own ratings, over REST or straight from Postgres."""

@@ -1,0 +1,82 @@
+"""The app's catalog: the TMDB ids that its content-based model knows."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import InputError
+
+ALL = "all"
+"""Instead of a path: every film that has a TMDB id."""
+_CONTROL = frozenset(range(32)) - frozenset(b"\t\n\f\r")
+"""Bytes that text does not have."""
+
+
+class CatalogMissingError(InputError):
+    """There is no catalog file."""
+
+
+def read_catalog(path: str | Path) -> frozenset[int]:
+    """The TMDB ids in the joblib dump at `path`, a sequence of integers.
+
+    It is the app's own file: a pickle from elsewhere is code, and loading it runs that code.
+
+    Raises:
+        CatalogMissingError: no such file.
+        InputError: the file cannot be read, or holds something else.
+    """
+    import joblib
+
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: expected a joblib-dumped list of TMDB ids")
+    if not path.is_file():
+        raise CatalogMissingError(
+            f"no catalog at {path}: have the content-based model dump its TMDB ids there, "
+            "name another with --catalog PATH, or take every film with --catalog all"
+        )
+    try:
+        found = joblib.load(path)
+    except Exception as error:  # a broken pickle can raise anything
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise InputError(
+            f"{path} is not a joblib dump{_what_instead(path, error)}: "
+            'expected a list of TMDB ids, as joblib.dump(ids, "movie_ids.pkl") writes it'
+        ) from None
+    return _as_ids(found, path)
+
+
+def _what_instead(path: Path, error: Exception) -> str:
+    """What the file at `path` is, or why it did not load, where that tells a person something."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    if start and _CONTROL.isdisjoint(start):
+        return " but text, as CSV and JSON are"
+    if isinstance(error, ImportError | AttributeError | ValueError):  # a missing package, say
+        return f" that loads here ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+    return ""  # the unpickler stumbled over a byte: its own words would only puzzle
+
+
+def _as_ids(found: object, path: Path) -> frozenset[int]:
+    """Check that `found` is a sequence of integers, and make it a set."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(found, np.ndarray | pd.Series | pd.Index):
+        found = found.tolist()
+    if not isinstance(found, Sequence) or isinstance(found, str | bytes):
+        raise InputError(
+            f"{path} holds an object of type {type(found).__name__}: expected a list of TMDB ids"
+        )
+    if not found:
+        raise InputError(f"{path} is empty: expected the TMDB ids of the app's films")
+    for position, value in enumerate(found):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise InputError(
+                f"{path} holds {value!r:.60} ({type(value).__name__}) at position {position}: "
+                "expected TMDB ids as integers"
+            )
+    return frozenset(int(value) for value in found)

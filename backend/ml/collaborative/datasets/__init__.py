@@ -1,0 +1,1 @@
+"""The MovieLens sets: fetched, verified, and put under TMDB ids."""

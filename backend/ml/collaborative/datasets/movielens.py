@@ -1,0 +1,243 @@
+"""Ratings of a MovieLens set under TMDB ids, kept to the films of a catalog."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..files import locked, replace_together
+from ..progress import progress_bar
+from ..ratings import NOT_APP_PREFIX, check_bounds, check_ratings, make_ratings
+from . import movielens_files, sample
+from .archives import ensure_files
+from .film_ids import map_ml_100k_items, map_movielens_ids
+from .movielens_files import ML_100K_COLUMNS, read_links, read_ml_100k_titles, read_ratings
+from .registry import DATASETS, LICENCE, ML_100K_SPLITS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_DATASET = "ml-100k"
+NAMES = (*DATASETS, "sample")
+LOOKUP = "ml-100k-tmdb.csv"
+LITTLE = 0.5
+"""Share of the catalog with ratings below which a newer set is recommended."""
+
+
+@dataclass(frozen=True)
+class MappedRatings:
+    """Ratings of one set under TMDB ids, and what became of the others."""
+
+    dataset: str
+    ratings: pd.DataFrame
+    """See `ratings.COLUMNS`; no user rates a film twice."""
+    loaded: int
+    """Ratings in the set."""
+    mapped: int
+    """Those whose film has a TMDB id."""
+    in_catalog: int
+    """Those of them whose film is in the catalog, second ratings of a film included."""
+    catalog: frozenset[int] | None
+    """None: every film that has a TMDB id."""
+    tmdb_ids: pd.Series
+    """TMDB id (Int64, blank where there is none) by the set's own film ids."""
+    times: NDArray[np.integer] | None = None
+    """Of each row of `ratings`, seconds since 1970; the sample has none."""
+
+    def dropped(self) -> dict[str, int]:
+        """How many of the set's ratings were left out, by reason (no zero counts)."""
+        counts = {
+            "the film has no TMDB id": self.loaded - self.mapped,
+            "the film is not in the catalog": self.mapped - self.in_catalog,
+            "the same user rated the film again": self.in_catalog - len(self.ratings),
+        }
+        return {reason: count for reason, count in counts.items() if count}
+
+    def describe(self) -> list[str]:
+        """What a person wants to know of it, a line each."""
+        table = self.ratings
+        second = self.in_catalog - len(table)
+        lines = [
+            f"Loaded {self.loaded:,} ratings, mapped {self.mapped:,} to TMDB, "
+            f"{self.in_catalog:,} in catalog",
+            f"Kept {len(table):,} ({second:,} left out: the same user rated the film again)",
+        ]
+        if self.dataset == "sample":
+            lines.insert(0, f"This is a {sample.NOTICE}")
+        if len(table):
+            lines.append(
+                f"{table['user_id'].nunique():,} users, {table['movie_id'].nunique():,} films, "
+                f"ratings from {table['rating'].min():g} to {table['rating'].max():g}"
+            )
+        if self.catalog is not None:
+            lines.append(describe_coverage(table, self.catalog, self.dataset))
+        return lines
+
+
+def describe_coverage(ratings: pd.DataFrame, catalog: Collection[int], dataset: str) -> str:
+    """How much of the catalog has ratings, and what to do where that is little."""
+    covered = len(set(ratings["movie_id"].unique()) & set(catalog))
+    share = covered / len(catalog)
+    line = f"{covered:,} of the catalog's {len(catalog):,} films have ratings ({share:.1%})"
+    if share < LITTLE and dataset in ("ml-100k", "ml-latest-small"):
+        line += "; a newer set covers newer films: --dataset ml-32m"
+    return line
+
+
+def fetch(dataset: str, data_dir: Path, *, force: bool = False) -> None:
+    """Have the files of `dataset` in `data_dir`, verified; say the licence where any came.
+
+    Raises:
+        InputError, SourceError: see `archives.ensure_files`.
+    """
+    from ..settings import read_settings
+
+    if ensure_files(DATASETS[dataset], data_dir, read_settings().movielens_base_url, force=force):
+        logger.info(LICENCE)
+
+
+def load(
+    dataset: str, data_dir: Path, catalog: frozenset[int] | None, *, force: bool = False
+) -> MappedRatings:
+    """Fetch `dataset` where need be, map its films to TMDB, keep those in `catalog`.
+
+    Args:
+        dataset: one of `NAMES`.
+        data_dir: where the files are or go.
+        catalog: TMDB ids to keep; None keeps all.
+        force: fetch the files again.
+
+    Raises:
+        InputError, SourceError: see `archives.ensure_files`; or a file's content is no ratings.
+    """
+    import pandas as pd
+
+    if dataset == "sample":
+        table = sample.sample_ratings()
+        kept = table if catalog is None else table[table["movie_id"].isin(catalog)]
+        ids = pd.Series(sample.film_titles()).index.to_series().astype("Int64")
+        mapped = MappedRatings(
+            dataset, check_ratings(kept), len(table), len(table), len(kept), catalog, ids
+        )
+    else:
+        fetch(dataset, data_dir, force=force)
+        mapped = _map_films(dataset, *_read(dataset, data_dir), catalog)
+    if not mapped.in_catalog:
+        logger.warning("none of the films that have ratings is in the catalog")
+    return mapped
+
+
+def read_ml_100k_films(data_dir: Path) -> pd.DataFrame:
+    """What became of ML-100K's films; see `film_ids.map_ml_100k_items`."""
+    return map_ml_100k_items(read_links(data_dir / "links.csv"))
+
+
+def read_titles(dataset: str, data_dir: Path) -> dict[int, str]:
+    """Title by the set's own film ids; those of the sample are TMDB ids."""
+    if dataset == "sample":
+        return sample.film_titles()
+    if dataset == "ml-100k":
+        return read_ml_100k_titles(data_dir / "ml-100k" / "u.item")
+    path = data_dir / dataset / "movies.csv"
+    if not path.is_file():
+        logger.warning("no titles without %s: `ml.download_movielens --force` fetches it", path)
+        return {}
+    return movielens_files.read_titles(path)
+
+
+def fetch_splits(data_dir: Path) -> None:
+    """Have GroupLens's own splits of ML-100K in `data_dir`; without them, a warning."""
+    from ..settings import read_settings
+
+    ensure_files(ML_100K_SPLITS, data_dir, read_settings().movielens_base_url)
+
+
+def _read(dataset: str, data_dir: Path) -> tuple[pd.DataFrame, pd.Series]:
+    """A set's ratings (see `movielens_files.read_ratings`), and TMDB id (Int64) by film."""
+    if dataset == "ml-100k":
+        ratings = read_ratings(data_dir / "ml-100k" / "u.data", ML_100K_COLUMNS, separator="\t")
+        films = read_ml_100k_films(data_dir)
+        _write_lookup(films, data_dir)
+    else:
+        names = {"user": "userId", "film": "movieId", "rating": "rating", "timestamp": "timestamp"}
+        ratings = read_ratings(data_dir / dataset / "ratings.csv", names)
+        films = map_movielens_ids(read_links(data_dir / dataset / "links.csv"))
+    return ratings, films["tmdb_id"]
+
+
+def _map_films(
+    dataset: str, table: pd.DataFrame, tmdb_ids: pd.Series, catalog: frozenset[int] | None
+) -> MappedRatings:
+    """Put the ratings under TMDB ids; keep those in the catalog, each user's latest of a film."""
+    import numpy as np
+    import pandas as pd
+
+    with progress_bar("mapping", " steps", 4) as bar:
+        check_bounds(table["rating"])
+        film_codes, films = pd.factorize(table["film"])
+        bar.update()
+        ids = tmdb_ids.reindex(films).fillna(0).to_numpy(np.int64)
+        wanted = ids > 0
+        mapped = int(np.count_nonzero(wanted[film_codes]))
+        if catalog is not None:
+            wanted &= np.isin(ids, list(catalog))
+        keep = wanted[film_codes]
+        in_catalog = int(np.count_nonzero(keep))
+        loaded = len(table)
+        table = table.assign(film=ids[film_codes])[keep]
+        del film_codes, keep
+        bar.update()
+        user_codes, users = pd.factorize(table["user"])
+        latest = _latest(user_codes, table["film"].to_numpy(), table["timestamp"].to_numpy())
+        bar.update()
+        names = pd.Index(NOT_APP_PREFIX + pd.Series(users).astype("str"))
+        ratings = make_ratings(
+            pd.Categorical.from_codes(user_codes[latest].astype(np.int32), names),
+            table["film"].to_numpy()[latest],
+            table["rating"].to_numpy()[latest],
+        )
+    times = table["timestamp"].to_numpy()[latest]
+    return MappedRatings(dataset, ratings, loaded, mapped, in_catalog, catalog, tmdb_ids, times)
+
+
+def _latest(
+    users: NDArray[np.intp], films: NDArray[np.int64], times: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Which rows stay: of a user's ratings of one film the latest, of equal times the last."""
+    import numpy as np
+    import pandas as pd
+
+    film_codes, unique = pd.factorize(films)
+    keys = users * np.int64(len(unique)) + film_codes
+    in_order = np.sort(keys)
+    repeated = in_order[1:][in_order[1:] == in_order[:-1]]
+    stay = np.ones(len(keys), dtype=bool)
+    rows = np.flatnonzero(pd.Series(keys).isin(repeated))
+    several = pd.DataFrame({"key": keys[rows], "time": times[rows], "row": rows})
+    last = several.sort_values("time", kind="stable").drop_duplicates("key", keep="last")["row"]
+    stay[rows] = False
+    stay[last] = True
+    return stay
+
+
+def _write_lookup(films: pd.DataFrame, data_dir: Path) -> None:
+    """`ml-100k-tmdb.csv`: what became of each film of ML-100K, for people to look up."""
+    titles = read_ml_100k_titles(data_dir / "ml-100k" / "u.item")
+    lookup = films.assign(title=films.index.map(titles))[["title", "tmdb_id", "source"]]
+    content = lookup.to_csv(lineterminator="\n").encode()
+    path = data_dir / LOOKUP
+    if path.is_file() and path.read_bytes() == content:
+        return
+    try:
+        with locked(data_dir), replace_together(path) as (file,):
+            file.write(content)
+    except OSError as error:  # only for people to look at
+        logger.warning("%s could not be written: %s", path, error.strerror)

@@ -1,0 +1,160 @@
+"""Whether a trained model is fit to take the published one's place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import GateError, UsageError
+from .splits import FOLDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+    from surprise import SVD
+
+    from ..release.manifest import Counts
+    from .hold_out import HoldOut
+
+ENOUGH = 20
+"""Held-out ratings without which nothing can be said of errors."""
+LEAST_SPREAD = 0.01
+"""Standard deviation of the predictions below which a model says the same to all, in stars."""
+MOST_LOST = 0.1
+"""Share of the ratings, users and app ratings that may be fewer than in the published model."""
+MOST_WORSE = 0.01
+"""How much higher the RMSE may be than the published model's, in stars; seeds differ by 0.002."""
+ENOUGH_COMMON = 1000
+"""Ratings held out of both trainings, without which the two are not compared."""
+
+
+class Check(NamedTuple):
+    """One thing that a model must hold to be published."""
+
+    passed: bool
+    text: str
+    """What was found and what is wanted, with the numbers."""
+
+
+class Published(NamedTuple):
+    """What is to be replaced."""
+
+    counts: Counts
+    held_out: NDArray[Any] | None
+    """See `hold_out.HoldOut.rows`; None where the release has none."""
+    algorithm: str
+
+
+def check_model(
+    svd: SVD, held_out: HoldOut, counts: Counts, published: Published | None
+) -> list[Check]:
+    """Look at a model from all sides.
+
+    On held-out ratings, the same training predicts better than user and item biases alone and does
+    not say the same to all; its factors are finite; and it neither knows much less than the
+    published one nor predicts much worse what was held out of both.
+
+    Args:
+        svd: the model, trained on all ratings.
+        held_out: what the same training says of ratings that it has not seen.
+        counts: of the ratings that it was trained on.
+        published: what is to be replaced; None where there is nothing to compare with.
+    """
+    import numpy as np
+
+    from .protocol import ALL, BIASES
+
+    scores = {score.model: score.measures for score in held_out.scores if score.users == ALL}
+    rmse, baseline = next(iter(scores.values())).rmse, scores[BIASES].rmse
+    assert rmse is not None and baseline is not None  # noqa: PT018, S101  both predict
+    spread = float(held_out.predictions.std())
+    finite = all(np.isfinite(array).all() for array in (svd.bu, svd.bi, svd.pu, svd.qi))
+    checks = [
+        Check(
+            rmse < baseline,
+            f"held-out RMSE {rmse:.4f}, wanted below {baseline:.4f} of biases alone",
+        ),
+        Check(finite, f"factors {'' if finite else 'not '}finite"),
+        Check(
+            spread >= LEAST_SPREAD,
+            f"predictions spread over {spread:.2g} stars, wanted {LEAST_SPREAD:g} at least",
+        ),
+    ]
+    if published:
+        checks += _compare_counts(counts, published.counts)
+        checks += _compare_errors(held_out, published)
+    return checks
+
+
+def _compare_counts(now: Counts, before: Counts) -> list[Check]:
+    names = ("ratings", "users", "app_ratings")
+    pairs = {name.replace("_", " "): (getattr(now, name), getattr(before, name)) for name in names}
+    return [
+        Check(
+            found >= (1 - MOST_LOST) * then,
+            f"{found:,} {name}, wanted {1 - MOST_LOST:.0%} of the published {then:,} at least",
+        )
+        for name, (found, then) in pairs.items()
+    ]
+
+
+def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
+    """This training and the published one on the ratings that both were kept from."""
+    import numpy as np
+
+    from .metrics import rmse
+
+    before = published.held_out
+    here = there = np.empty(0, dtype=np.intp)
+    if before is not None:
+        _, here, there = np.intersect1d(held_out.pairs, before["pair"], return_indices=True)
+    if before is None or len(here) < ENOUGH_COMMON:
+        text = (
+            f"{len(here):,} ratings were held out then and now, {ENOUGH_COMMON:,} would be enough"
+        )
+        return [Check(passed=True, text=f"errors not compared with the published model's: {text}")]
+    ratings = held_out.ratings[here]
+    now = rmse(held_out.predictions[here] - ratings)
+    then = rmse(before["prediction"][there] - ratings)
+    return [
+        Check(
+            now <= then + MOST_WORSE,
+            f"RMSE {now:.4f} on {len(here):,} ratings held out then and now, "
+            f"wanted at most {MOST_WORSE:g} above the published model's {then:.4f} "
+            f"({published.algorithm})",
+        )
+    ]
+
+
+def too_few(table: pd.DataFrame) -> str:
+    """What to say of a table from which too little can be held out; nothing of a larger one."""
+    if len(table) >= ENOUGH * FOLDS:
+        return ""
+    return f"{len(table):,} ratings, wanted {ENOUGH * FOLDS} at least to judge a model by a fifth"
+
+
+def describe_refusal(checks: Sequence[Check], folder: Path, algorithm: str) -> GateError:
+    """The error that names what failed, says where the refused build is, and what to do."""
+    failed = "; ".join(check.text for check in checks if not check.passed)
+    other = ""
+    if algorithm == "svd" and "RMSE" in failed:
+        other = ", take --algorithm bayesian, which has smaller errors"
+    return GateError(
+        f"refused to publish: {failed}. What is live stays; the refused build is in {folder}. "
+        f"Mend the data or the parameters{other}, or publish it by --force-publish"
+    )
+
+
+def keep_real_model(published: Counts | None, models_dir: Path) -> None:
+    """Refuse to go on to a sample where the published model is one of real ratings.
+
+    Raises:
+        UsageError: it is.
+    """
+    if published and not published.is_sample:
+        raise UsageError(
+            f"{models_dir} holds a model of real ratings, and a sample would replace it: "
+            "name another folder with --models-dir, or pass --replace-real-model"
+        )

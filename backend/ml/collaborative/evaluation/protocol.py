@@ -1,0 +1,252 @@
+"""How well models predict and rank what they have not seen, beside simple baselines."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..progress import progress_bar
+from ..ratings import is_app_user, rating_scale
+from . import metrics
+from .splits import check_apart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+    from surprise import SVD
+
+    from ..trainset import ArrayTrainset
+    from .splits import Split
+
+    Fits = Mapping[str, Callable[[ArrayTrainset], SVD]]
+
+CELLS_AT_ONCE = 1 << 24
+"""Scores of users by films, at most, in memory together: 128 MiB."""
+BIASES, MEAN, POPULAR = "user and item biases", "global mean", "most rated"
+ALL, APP, MOVIELENS = "all users", "app users", "MovieLens users"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """See `metrics`; None where a model predicts or ranks nothing, or it was not asked for."""
+
+    rmse: float | None = None
+    mae: float | None = None
+    ndcg: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    hit_rate: float | None = None
+    coverage: float | None = None
+    popularity: float | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One model on one group of users: the mean over the splits that measure it."""
+
+    model: str
+    users: str
+    measures: Measures
+    ratings: int
+    """Held out, over all splits."""
+
+
+class _HeldOut(NamedTuple):
+    """Test ratings by inner ids of the trainset, -1 where it does not know them."""
+
+    users: NDArray[np.intp]
+    items: NDArray[np.intp]
+    people: NDArray[np.intp]
+    """A number for each user, known or not."""
+    ratings: NDArray[np.float64]
+    groups: dict[str, NDArray[np.bool_]]
+    """Which rows are of the users of each name."""
+
+
+def evaluate(
+    table: pd.DataFrame, splits: Sequence[Split], fits: Fits, *, ranking: bool = True
+) -> list[Score]:
+    """Errors and rankings of models trained on each split, and of three baselines.
+
+    The baselines are user and item biases, the global mean (which ranks nothing) and the most
+    rated films (which predict nothing). A ranking is of all films of the training that the user
+    has not rated there, and is measured on users with a held-out rating of at least
+    `metrics.LIKED` stars; such films that the training does not have count as not found. Where
+    there are app users, they and MovieLens's are measured apart as well.
+
+    Args:
+        table: a ratings table.
+        splits: see `splits`.
+        fits: by name, what trains a model.
+        ranking: whether to measure rankings too.
+
+    Raises:
+        InputError: a split leaks, see `splits.check_apart`.
+    """
+    import numpy as np
+
+    from ..trainset import make_trainset
+
+    scale = rating_scale(table["rating"])
+    films = table["movie_id"].nunique()
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    counts: dict[str, int] = defaultdict(int)
+    with progress_bar("evaluation", " fits", len(splits) * len(fits)) as bar:
+        for split in splits:
+            check_apart(table, split)
+            trainset = make_trainset(table.iloc[split.train], scale)
+            held_out = _hold_out(table.iloc[split.test], trainset)
+            for group, rows in held_out.groups.items():
+                counts[group] += int(rows.sum())
+            measures: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+            for name, model in _models(trainset, fits):
+                if name != POPULAR:
+                    _measure_errors(measures, name, model, held_out)
+                if ranking and name != MEAN:
+                    _measure_ranking(measures, name, model, held_out, films)
+                if name in fits:
+                    bar.update()
+            for key, values in measures.items():
+                found.setdefault(key, []).append(values)
+    scores = []
+    for (model_name, users), folds in found.items():
+        names = dict.fromkeys(name for fold in folds for name in fold)
+        means = {n: float(np.mean([fold[n] for fold in folds if n in fold])) for n in names}
+        scores.append(Score(model_name, users, Measures(**means), counts[users]))
+    return scores
+
+
+def _models(trainset: ArrayTrainset, fits: Fits) -> Iterator[tuple[str, SVD]]:
+    """The models to compare, then the baselines in the form of a model."""
+    import numpy as np
+    from surprise import SVD, AlgoBase
+
+    for name, fit in fits.items():
+        yield name, fit(trainset)
+    plain = AlgoBase.fit(SVD(n_factors=1), trainset)
+    plain.bu, plain.bi = fit_biases(trainset)
+    plain.pu, plain.qi = np.zeros((trainset.n_users, 1)), np.zeros((trainset.n_items, 1))
+    yield BIASES, plain
+    plain.bu, plain.bi = np.zeros(trainset.n_users), np.zeros(trainset.n_items)
+    yield MEAN, plain
+    plain.bi = np.diff(trainset.by_item.starts).astype(np.float64)
+    yield POPULAR, plain
+
+
+def _hold_out(rows: pd.DataFrame, trainset: ArrayTrainset) -> _HeldOut:
+    import numpy as np
+    import pandas as pd
+
+    groups = {ALL: np.ones(len(rows), dtype=bool)}
+    of_app = is_app_user(rows["user_id"].astype("str")).to_numpy()
+    if of_app.any():
+        groups |= {APP: of_app, MOVIELENS: ~of_app}
+    return _HeldOut(
+        *trainset.find(rows),
+        pd.factorize(rows["user_id"])[0],
+        rows["rating"].to_numpy(),
+        groups,
+    )
+
+
+def _measure_errors(
+    measures: dict[tuple[str, str], dict[str, float]], name: str, model: SVD, held_out: _HeldOut
+) -> None:
+    from ..algorithms.svd import predict_pairs
+
+    errors = predict_pairs(model, held_out.users, held_out.items) - held_out.ratings
+    for group, rows in held_out.groups.items():
+        if rows.any():
+            measures[name, group] |= {
+                "rmse": metrics.rmse(errors[rows]),
+                "mae": metrics.mae(errors[rows]),
+            }
+
+
+def _measure_ranking(
+    measures: dict[tuple[str, str], dict[str, float]],
+    name: str,
+    model: SVD,
+    held_out: _HeldOut,
+    films: int,
+) -> None:
+    """Rankings of the users with a film they like among the held-out ratings."""
+    import numpy as np
+
+    trainset = model.trainset
+    likes = held_out.ratings >= metrics.LIKED
+    people, first = np.unique(held_out.people[likes], return_index=True)
+    inner = held_out.users[likes][first]
+    liked = np.bincount(held_out.people[likes])[people]
+    known = likes & (held_out.items >= 0)
+    wanted = held_out.people[known] * np.int64(trainset.n_items) + held_out.items[known]
+    users_at_once = max(1, CELLS_AT_ONCE // trainset.n_items)
+    top = np.concatenate(
+        [
+            rank(model, inner[start : start + users_at_once])
+            for start in range(0, len(inner), users_at_once)
+        ]
+        or [np.empty((0, metrics.TOP), dtype=np.intp)]
+    )
+    hits = np.isin(people[:, None] * np.int64(trainset.n_items) + top, wanted) & (top >= 0)
+    counts = np.diff(trainset.by_item.starts)
+    for group, rows in held_out.groups.items():
+        of_group = np.isin(people, held_out.people[rows])
+        if of_group.any():
+            good = hits[of_group], liked[of_group]
+            measures[name, group] |= {
+                "ndcg": float(metrics.ndcg(*good).mean()),
+                "precision": float(metrics.precision(good[0]).mean()),
+                "recall": float(metrics.recall(*good).mean()),
+                "hit_rate": float(metrics.hit(good[0]).mean()),
+                "coverage": metrics.coverage(top[of_group], films),
+                "popularity": metrics.popularity(top[of_group], counts),
+            }
+
+
+def rank(model: SVD, users: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The first `metrics.TOP` films for each user, those rated in the training left out.
+
+    Args:
+        model: a trained SVD.
+        users: inner ids; -1 for one that the model does not know.
+    """
+    import numpy as np
+
+    trainset = model.trainset
+    starts, items, _ = trainset.by_user
+    scores = np.where(users[:, None] >= 0, model.pu[users] @ model.qi.T, 0) + model.bi
+    seen = np.zeros(scores.shape, dtype=bool)
+    for row, user in enumerate(users.tolist()):
+        if user >= 0:
+            seen[row, items[starts[user] : starts[user + 1]]] = True
+    return metrics.top_films(scores, seen)
+
+
+def fit_biases(
+    trainset: ArrayTrainset,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """User and item biases by regularised alternating least squares.
+
+    The method and its constants are those of Surprise's BaselineOnly (Koren 2010, section 2.1):
+    ten rounds, 10 added to an item's count of ratings and 15 to a user's.
+
+    Returns:
+        bu (users,) and bi (items,).
+    """
+    import numpy as np
+
+    rows = trainset.by_user
+    users = np.repeat(np.arange(trainset.n_users), np.diff(rows.starts))
+    rest = rows.ratings.astype(np.float64) - trainset.global_mean
+    user_weights = 15 + np.bincount(users, minlength=trainset.n_users)
+    item_weights = 10 + np.bincount(rows.others, minlength=trainset.n_items)
+    bu = np.zeros(trainset.n_users)
+    for _ in range(10):
+        bi = np.bincount(rows.others, rest - bu[users], trainset.n_items) / item_weights
+        bu = np.bincount(users, rest - bi[rows.others], trainset.n_users) / user_weights
+    return bu, bi

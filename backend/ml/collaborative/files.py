@@ -1,0 +1,120 @@
+"""Write files whole or not at all, and one process at a time per folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import platform
+import secrets
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 1 << 20
+"""Bytes read or written at a time."""
+
+
+@contextmanager
+def replace_together(*paths: Path, unique: bool = False) -> Iterator[tuple[BinaryIO, ...]]:
+    """Write all of `paths`, or leave each of them as it was.
+
+    Yields one binary file per path, under a temporary name in the same folder. When the block ends
+    well, all are synced to disk, then moved over their final names in the order given; when it
+    raises, none is moved. Temporary names are fixed (`.NAME.tmp`): what a killed process left
+    behind is overwritten by the next one. Hold `locked(folder)` meanwhile.
+
+    Args:
+        *paths: the files, each in a folder that is there.
+        unique: whether to take temporary names of `unique_name`.
+
+    Raises:
+        OSError: the disk is full, the folder is read-only, and the like.
+    """
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            raise IsADirectoryError(errno.EISDIR, "a folder is in the place of a file", str(path))
+    temporary = [
+        unique_name(path) if unique else path.with_name(f".{path.name}.tmp") for path in paths
+    ]
+    try:
+        with ExitStack() as stack:
+            files = tuple(stack.enter_context(name.open("wb")) for name in temporary)
+            yield files
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+        for name, path in zip(temporary, paths, strict=True):
+            name.replace(path)
+        for folder in {path.parent for path in paths}:
+            sync_folder(folder)
+    except BaseException as error:
+        for name in temporary:
+            name.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(paths[0].parent)
+        raise
+
+
+def unique_name(path: Path) -> Path:
+    """`.NAME.RANDOM.tmp` beside `path`: no other's, even where locks do not reach all hosts."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut, where the platform can (not on Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network file systems cannot sync a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` (made if need be) for this process; say whom it waits for, where it must.
+
+    The lock is the operating system's, so it goes with a process that dies. The same thread may
+    take it again inside. The lock's file says who has it, or had it last.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.resolve() / ".lock"
+    lock = FileLock(path, is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        with suppress(OSError, ValueError):
+            logger.warning(
+                "another process is writing to %s: waiting until it is done (%s)",
+                folder,
+                path.read_text(encoding="utf-8").strip(),
+            )
+        lock.acquire()
+    if lock.lock_counter == 1:
+        now = datetime.now(UTC).isoformat(" ", "seconds")
+        with suppress(OSError):  # a full disk; it is for people to read
+            path.write_text(f"process {os.getpid()} on {platform.node()}, since {now}\n", "utf-8")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

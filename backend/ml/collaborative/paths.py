@@ -1,0 +1,19 @@
+"""Where things are by default: beside this package, in the app's folder `ml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ML_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = ML_DIR / "data"
+"""MovieLens files."""
+MODELS_DIR = ML_DIR / "models"
+"""Releases, and the catalog of the content-based model."""
+CATALOG = MODELS_DIR / "movie_ids.pkl"
+ENV_FILE = ML_DIR.parent / ".env"
+
+
+def from_here(path: Path) -> Path:
+    """Return `path` as one would type it in the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,1 @@
+"""One release and the store of them: written, verified, published, rolled back."""

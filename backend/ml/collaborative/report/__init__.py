@@ -1,0 +1,1 @@
+"""What a person reads about a build: the page and the lines on the terminal."""

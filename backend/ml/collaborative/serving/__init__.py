@@ -1,0 +1,1 @@
+"""What an app's service imports: predictions and lists, with NumPy alone."""

@@ -1,0 +1,70 @@
+"""Settings of the build, from the environment and the `.env` beside the folder `ml`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import InputError
+from .paths import ENV_FILE
+
+
+class Settings(BaseSettings):
+    """What the environment says, then `.env`. A variable that is empty is not set in either."""
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+    )
+
+    supabase_url: str | None = None
+    """Base URL of the Supabase project, `https://PROJECT.supabase.co`."""
+
+    supabase_service_role_key: SecretStr | None = None
+    """Key that reads every row of the app's ratings; never printed."""
+
+    supabase_db_url: SecretStr | None = None
+    """The project's database, `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`; where it is set,
+    ratings come from there and not over REST. Never printed."""
+
+    app_ratings_schema: str = "public"
+    app_ratings_table: str = "ratings"
+    app_ratings_user: str = "user_id"
+    app_ratings_movie: str = "movie_id"
+    app_ratings_rating: str = "rating"
+    """Where the app's ratings are: the schema, the table, and its columns."""
+
+    app_ratings_scale: Literal["0.5-5", "1-5", "1-10", "thumbs"] = "0.5-5"
+    """What the app's users give, see `app_ratings.scales`."""
+
+    movielens_base_url: str | None = None
+    """Where MovieLens archives are looked for before GroupLens: https, file:// or a folder."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _blank_is_not_set(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        return value.strip() or cls.model_fields[info.field_name or ""].default
+
+
+def read_settings() -> Settings:
+    """Read the settings as they are now.
+
+    Raises:
+        InputError: a variable has a value that it cannot have.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        said = "; ".join(
+            f"{str(one['loc'][0]).upper()} is {one['input']!r}: {one['msg']}"
+            for one in error.errors(include_url=False)
+        )
+    except ValueError as error:
+        said = str(error)
+    raise InputError(f"{ENV_FILE} or the environment is not usable: {said}") from None

@@ -1,0 +1,568 @@
+"""What was live when: the list, the way back, what is let go, and builds only where need be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from helpers import contents
+from postgrest_server import SupabaseServer
+from small_builds import BUILD, SAMPLE, SMALL, Run, build, edit_manifest, write_set
+
+from ml.build_collaborative import main, save_models, train_svd_model
+from ml.collaborative.datasets.sample import sample_ratings
+from ml.collaborative.ratings import make_ratings
+from ml.collaborative.release.files import load_models
+from ml.collaborative.release.history import build_ids, read_log, rolled_back
+from ml.collaborative.release.live import live_folder
+from ml.collaborative.release.manifest import read_manifest
+from ml.collaborative.release.publishing import publish
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A models folder, empty as yet."""
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def ask(run: Run, models: Path) -> Run:
+    """Run the script on the models folder with these flags."""
+
+    def ask(*args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        return run(BUILD, "--models-dir", models, *args, **env)
+
+    return ask
+
+
+@pytest.fixture
+def releases(models: Path) -> Callable[..., list[str]]:
+    """Publish so many small releases, without a process of their own; their build ids."""
+
+    def releases(number: int, **how: Any) -> list[str]:
+        model = train_svd_model(sample_ratings().head(500), epochs=1, factors=2)
+        return [publish(*model, models, **how).name for _ in range(number)]
+
+    return releases
+
+
+def go_back(ask: Run, *asked: str) -> str:
+    """Roll back; the build id of what is live again."""
+    done = ask("--rollback", *asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()[1]
+
+
+def assert_live(models: Path, build_id: str, action: str) -> None:
+    """By path, by the log and by what a reader finds, this release is live."""
+    assert live_folder(models).name == build_id
+    for name in ("svd_model.pkl", "cf_trainset.pkl", "manifest.json"):
+        assert (models / name).read_bytes() == (live_folder(models) / name).read_bytes()
+    svd, trainset = load_models(models)
+    assert svd.build_id == trainset.build_id == build_id
+    last = json.loads((models / "history.jsonl").read_text().splitlines()[-1])
+    assert (last["build_id"], last["action"]) == (build_id, action)
+    assert last.keys() == {"time", "build_id", "action"}
+
+
+def state_of(models: Path) -> dict[str, tuple[int, bytes]]:
+    """Each file's time of change and content, and each link's end; the lock is left out."""
+    state = {}
+    for folder, _, names in os.walk(models):
+        for path in (Path(folder, name) for name in names if name != ".lock"):
+            content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+            state[str(path.relative_to(models))] = path.lstat().st_mtime_ns, content
+    return state
+
+
+# --list
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_empty_folder_has_no_releases_to_list(ask: Run, models: Path, exists: bool) -> None:
+    if exists:
+        models.mkdir()
+    done = ask("--list")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"no releases in {models}\n", "")
+    assert models.exists() is exists
+
+
+def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, models: Path) -> None:
+    good = build(models, "--dataset", "sample", "--factors", "5")
+    forced = build(models, *SAMPLE, "--lr", "1e-300")
+    bayesian = build(models, "--dataset", "sample", "--algorithm", "bayesian",
+                     "--factors", "5")  # fmt: skip
+    save_models(*train_svd_model(sample_ratings().head(500), epochs=1, factors=2), str(models))
+    alone = live_folder(models).name
+    go_back(ask, good)
+    (models / "releases" / bayesian / "manifest.json").write_text('{"schema_version"')
+    done = ask("--list", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    title, *rows, legend = done.stdout.splitlines()
+    assert title.split() == (
+        ["release", "built", "(UTC)", "ratings", "of", "app", "users", "films", "RMSE", "algorithm"]
+    )
+    assert legend == (
+        "* live. RMSE: of each build's own training on a fifth of the ratings held out"
+    )
+    assert [row[2:24] for row in rows] == [alone, bayesian, forced, good]
+    assert [row[0] for row in rows] == [" ", " ", " ", "*"]
+    rmse = read_manifest(live_folder(models))["metrics"][0]["rmse"]
+    created = read_manifest(live_folder(models))["created"]
+    assert rows[3].split() == [
+        "*", good, created[:10], created[11:16], "26,765", "0", "600", "124", f"{rmse:.4f}",
+        "svd,", "sample",
+    ]  # fmt: skip
+    assert rows[2].endswith("  svd, sample, forced")
+    assert rows[1].endswith("manifest.json is not JSON: it is cut or of another program")
+    assert rows[0].split()[3:] == (
+        ["500", "0", "12", "120", "-", "unknown,", "sample,", "rolled", "back"]
+    )
+    end = title.index("RMSE") + len("RMSE")
+    assert [row[:end].split()[-1] for row in (rows[0], rows[3])] == ["-", f"{rmse:.4f}"]
+
+
+def test_list_and_rollback_together_are_wrong_usage(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--models-dir", str(models), "--list", "--rollback"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: argument --rollback: not allowed with argument --list\n"
+        "see python -m ml.build_collaborative --help\n"
+    )
+
+
+# --rollback
+
+
+def test_going_back_skips_what_was_gone_back_from_before(ask: Run, models: Path) -> None:
+    first, second = build(models), build(models)
+    done = ask("--rollback")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"release {first} is live again, in place of {second}\n"
+    assert_live(models, first, "rollback")
+    third = build(models)
+    assert_live(models, third, "force-publish")
+    assert go_back(ask) == first  # not the second, which was no good
+    assert_live(models, first, "rollback")
+    assert rolled_back(models) == {second, third}
+    log = read_log(models)
+    assert [line["build_id"] for line in log] == [first, second, first, third, first]
+
+
+def test_one_can_go_back_to_any_release_and_forward_again(
+    ask: Run, models: Path, releases: Callable[..., list[str]]
+) -> None:
+    first, second, third = releases(3)
+    assert go_back(ask, first) == first
+    assert_live(models, first, "rollback")
+    assert go_back(ask, second) == second
+    assert rolled_back(models) == {third}
+    assert go_back(ask, third) == third
+    assert_live(models, third, "rollback")
+    assert rolled_back(models) == set()
+    before = state_of(models)
+    done = ask("--rollback", third)
+    assert (done.returncode, done.stdout) == (
+        0, f"release {third} is live already: nothing done\n"
+    )  # fmt: skip
+    assert state_of(models) == before
+
+
+@pytest.mark.parametrize("asked", ["20200101-000000-abcdef", "..", "live"])
+def test_a_release_that_is_not_there_is_wrong_usage(
+    ask: Run, models: Path, releases: Callable[..., list[str]], asked: str
+) -> None:
+    releases(2)
+    before = state_of(models)
+    done = ask("--rollback", asked)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: no release {asked!r} in {models}: --list shows those that are kept\n"
+    )
+    assert state_of(models) == before
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_with_nothing_older_there_is_no_way_back(
+    ask: Run, models: Path, releases: Callable[..., list[str]], number: int
+) -> None:
+    releases(number)
+    done = ask("--rollback")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {models} has no release to go back to that is older than the live one: "
+        "--list shows those that are kept\n"
+        if number
+        else f"error: {models} is no folder: there is nothing to go back to\n"
+    )
+    assert models.is_dir() == bool(number)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("damaged", ["svd_model.pkl", "arrays/qi.npy", "manifest.json"])
+def test_a_damaged_release_does_not_become_live_again(
+    ask: Run, models: Path, releases: Callable[..., list[str]], damaged: str, asked: bool
+) -> None:
+    first, second = releases(2)
+    path = models / "releases" / first / damaged
+    path.write_bytes(path.read_bytes()[:-9])
+    before = state_of(models)
+    done = ask("--rollback", *([first] if asked else []))
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {path} ")
+    assert state_of(models) == before
+    assert_live(models, second, "publish")
+
+
+def test_one_goes_back_from_a_live_release_that_is_damaged(
+    ask: Run, models: Path, releases: Callable[..., list[str]]
+) -> None:
+    first, second = releases(2)
+    (models / "releases" / second / "manifest.json").unlink()
+    done = ask("--rollback")
+    assert (done.returncode, done.stdout) == (
+        0, f"release {first} is live again, in place of {second}\n",
+    )  # fmt: skip
+    assert f"{second} is live, but not whole: choose another by --rollback ID" in done.stderr
+    assert_live(models, first, "rollback")
+
+
+# The log
+
+
+def test_the_log_only_grows_and_its_last_line_names_what_is_live(ask: Run, models: Path) -> None:
+    log, written = models / "history.jsonl", b""
+
+    def grew(action: str) -> None:
+        nonlocal written
+        now = log.read_bytes()
+        assert now.startswith(written)
+        assert now[len(written) :].count(b"\n") == 1
+        assert now.endswith(b"\n")
+        written = now
+        assert_live(models, live_folder(models).name, action)
+
+    first = build(models, "--dataset", "sample")
+    grew("publish")
+    second = build(models)
+    grew("force-publish")
+    go_back(ask)
+    grew("rollback")
+    build(models, "--keep", "1", *SAMPLE)
+    grew("force-publish")
+    assert ask("--rollback", second).returncode == 2
+    assert ask("--dataset", "sample", "--lr", "1e-300").returncode == 5
+    assert log.read_bytes() == written
+    assert [line["build_id"] for line in read_log(models)][:3] == [first, second, first]
+
+
+@pytest.mark.parametrize(
+    "rest", [b'{"time": "2026-01', b'["no", "entry"]', b'{"time": 1, "build_id']
+)
+def test_a_last_line_that_a_crash_cut_is_survived(
+    ask: Run, models: Path, releases: Callable[..., list[str]], rest: bytes
+) -> None:
+    first, second = releases(2)
+    log = models / "history.jsonl"
+    before = log.read_bytes() + rest
+    log.write_bytes(before)
+    assert len(read_log(models)) == 2
+    assert ask("--list").returncode == 0
+    assert go_back(ask) == first
+    assert log.read_bytes().startswith(before + b"\n")
+    assert [line["build_id"] for line in read_log(models)] == [first, second, first]
+    assert_live(models, first, "rollback")
+
+
+def test_lines_of_another_kind_are_no_entries(
+    ask: Run, models: Path, releases: Callable[..., list[str]]
+) -> None:
+    first, second = releases(2)
+    log = models / "history.jsonl"
+    strange = '{"time": 1, "build_id": 2, "action": "rollback"}\nnull\n\n\u2028[]\n'
+    log.write_bytes(strange.encode() + b"\xff\xfe\n" + log.read_bytes())
+    assert [line["build_id"] for line in read_log(models)] == [first, second]
+    assert ask("--list").returncode == 0
+    assert go_back(ask) == first
+
+
+def test_a_line_that_a_crash_kept_from_the_log_is_written_by_the_next(
+    ask: Run, models: Path, releases: Callable[..., list[str]]
+) -> None:
+    first, second = releases(2)
+    log = models / "history.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:1]))
+    assert go_back(ask) == first
+    actions = [(line["build_id"], line["action"]) for line in read_log(models)]
+    assert actions == [(first, "publish"), (second, "publish"), (first, "rollback")]
+
+
+def test_a_log_that_cannot_be_written_is_a_warning_and_the_release_is_live(
+    models: Path, releases: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    (models / "history.jsonl").mkdir(parents=True)
+    (first,) = releases(1)
+    assert f"{first} is live; history.jsonl could not be written: " in caplog.text
+    assert load_models(models)[0].build_id == first
+
+
+# --keep
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, 1), (2, 2), (9, 4)])
+def test_so_many_of_the_newest_releases_are_kept(
+    models: Path, releases: Callable[..., list[str]], keep: int, kept: int
+) -> None:
+    before = releases(3)
+    new = build(models, *SAMPLE, "--keep", str(keep))
+    assert build_ids(models) == [*before, new][-kept:]
+    assert {path.name for path in (models / "releases").iterdir()} == set(build_ids(models))
+    assert_live(models, new, "force-publish")
+
+
+def test_five_are_kept_unless_said_otherwise(
+    releases: Callable[..., list[str]], models: Path
+) -> None:
+    published = releases(7)
+    assert build_ids(models) == published[-5:]
+
+
+def test_the_live_release_is_never_let_go_and_what_was_live_before_may_be(
+    ask: Run, models: Path, releases: Callable[..., list[str]]
+) -> None:
+    first, second, third = releases(3)
+    assert go_back(ask, first) == first
+    assert build_ids(models) == [first, second, third]  # a rollback lets nothing go
+    assert ask("--dataset", "sample", "--lr", "1e-300", "--keep", "1").returncode == 5
+    assert build_ids(models) == [first, second, third]  # nor does a refused build
+    new = build(models, *SAMPLE, "--keep", "1")
+    assert build_ids(models) == [new]
+    assert_live(models, new, "force-publish")
+    assert ask("--rollback").returncode == 2
+
+
+def test_what_a_crash_left_of_a_release_goes_with_the_next_but_not_what_is_being_written(
+    models: Path, releases: Callable[..., list[str]]
+) -> None:
+    left, young = (models / "releases" / f".20260101-000000-{n}.tmp" for n in ("aaaaaa", "bbbbbb"))
+    for folder in (left, young):
+        (folder / "arrays").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    (first,) = releases(1)
+    assert {path.name for path in (models / "releases").iterdir()} == {young.name, first}
+    assert build_ids(models) == [first]
+
+
+# --if-changed
+
+
+def test_the_same_inputs_build_nothing_and_touch_nothing(ask: Run, models: Path) -> None:
+    built = build(models)
+    before = state_of(models)
+    for quiet in ((), ("--quiet",)):
+        done = ask(*SAMPLE, "--if-changed", *quiet)
+        assert done.returncode == 0, done.stderr
+        said = "" if quiet else f"Nothing changed since release {built}: nothing built\n"
+        assert done.stdout == said
+        assert "training on" not in done.stderr
+        assert state_of(models) == before
+    assert done.stderr == ""
+    without = build(models)  # not asked for, so it builds
+    assert without != built
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("--seed", "1"), ("--factors", "6"), ("--lr", "0.01"), ("--tune", "1"),
+        ("--catalog", "ids.pkl"), ("--algorithm", "bayesian"),
+    ],
+    ids=lambda changed: changed[0],
+)  # fmt: skip
+def test_another_input_is_built(
+    ask: Run, models: Path, tmp_path: Path, changed: tuple[str, str]
+) -> None:
+    joblib.dump(sample_ratings()["movie_id"].unique()[1:].tolist(), tmp_path / "ids.pkl")
+    built = build(models)
+    flag, value = changed
+    plain = [*SAMPLE, "--if-changed"]
+    if flag == "--algorithm":
+        plain = ["--dataset", "sample", "--factors", "5", "--if-changed"]
+    args = [*plain, flag, str(tmp_path / value) if value.endswith(".pkl") else value]
+    new = build(models, *args)
+    assert new > built
+    done = ask(*args)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Nothing changed since release {new}: nothing built\n"
+    assert build_ids(models) == [built, new]
+
+
+def test_other_versions_are_built_with_anew(ask: Run, models: Path) -> None:
+    built = build(models)
+    edit_manifest(live_folder(models), lambda manifest: manifest["versions"].update(numba="0.1"))
+    assert ask(*SAMPLE, "--if-changed").returncode == 0
+    assert live_folder(models).name > built
+
+
+def test_a_rating_changed_in_the_app_is_built(
+    ask: Run, models: Path, tmp_path: Path, supabase_server: SupabaseServer
+) -> None:
+    write_set(tmp_path)
+    supabase_server.insert([("anna", 101, 5), ("ben", 102, 3)])
+
+    def nightly() -> str:
+        done = ask(
+            "--dataset", "ml-latest", "--catalog", "all", "--data-dir", tmp_path, *SMALL,
+            "--if-changed", SUPABASE_URL=supabase_server.url,
+            SUPABASE_SERVICE_ROLE_KEY=supabase_server.service_key,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    nightly()
+    built = live_folder(models).name
+    assert nightly() == f"Nothing changed since release {built}: nothing built\n"
+    supabase_server.database.execute("update ratings set rating = 4 where user_id = 'ben'")
+    nightly()
+    new = live_folder(models).name
+    assert new > built
+    assert nightly() == f"Nothing changed since release {new}: nothing built\n"
+
+
+def test_older_releases_are_let_go_too_where_nothing_is_built(ask: Run, models: Path) -> None:
+    build(models)
+    second = build(models, *SAMPLE, "--seed", "1")
+    done = ask(*SAMPLE, "--seed", "1", "--if-changed", "--keep", "1")
+    assert done.stdout == f"Nothing changed since release {second}: nothing built\n"
+    assert [path.name for path in (models / "releases").iterdir()] == [second]
+
+
+@pytest.mark.parametrize("damaged", ["svd_model.pkl", "arrays/bu.npy"])
+def test_a_damaged_live_release_is_built_anew(ask: Run, models: Path, damaged: str) -> None:
+    built = build(models)
+    path = live_folder(models) / damaged
+    path.write_bytes(path.read_bytes()[:-1])
+    done = ask(*SAMPLE, "--if-changed")
+    assert done.returncode == 0, done.stderr
+    (warning,) = (line for line in done.stderr.splitlines() if line.startswith("WARNING: "))
+    assert str(path) in warning
+    assert_live(models, live_folder(models).name, "force-publish")
+    assert live_folder(models).name > built
+
+
+def test_what_was_gone_back_from_is_not_built_again(ask: Run, models: Path) -> None:
+    first = build(models)
+    second = build(models, *SAMPLE, "--seed", "1")
+    go_back(ask)
+    before = state_of(models)
+    left = f"{second}, which was rolled back"
+    for args, same in ((("--seed", "1"), left), ((), first)):
+        done = ask(*SAMPLE, "--if-changed", *args)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"Nothing changed since release {same}: nothing built\n"
+        assert state_of(models) == before
+    assert ask(*SAMPLE, "--if-changed", "--seed", "2").returncode == 0
+    assert live_folder(models).name > second
+
+
+def test_a_release_that_was_gone_back_from_and_let_go_is_no_cause_for_a_warning(
+    ask: Run, models: Path
+) -> None:
+    build(models)
+    second = build(models, *SAMPLE, "--seed", "1")
+    go_back(ask)
+    third = build(models, *SAMPLE, "--seed", "2", "--keep", "1")
+    assert build_ids(models) == [third]
+    assert second in rolled_back(models)
+    done = ask(*SAMPLE, "--seed", "2", "--if-changed", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_tuning_the_same_again_builds_nothing(ask: Run, models: Path) -> None:
+    args = "--dataset", "sample", "--factors", "5", "--epochs", "2", "--tune", "2"
+    build(models, *args)
+    built = read_manifest(live_folder(models))
+    assert built["parameters"] != built["tuning"]["from"]  # the best were others
+    before = state_of(models)
+    done = ask(*args, "--if-changed")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Nothing changed since release {built['build_id']}: nothing built\n"
+    assert state_of(models) == before
+    assert ask(*args, "--tune-minutes", "9", "--if-changed").stdout.startswith("\nTuning ")
+
+
+def test_a_pointer_that_leads_nowhere_is_shown_and_mended(ask: Run, models: Path) -> None:
+    first, second = build(models), build(models)
+    shutil.rmtree(models / "releases" / second)
+    done = ask("--list")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1] == f"* {second} is missing: choose another"
+    assert ask("--rollback", first).returncode == 0
+    assert load_models(models)[0].build_id == first
+    (models / "live").unlink()
+    (models / "live").symlink_to("/elsewhere/" + first)
+    done = ask("--list")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "live names no release but '/elsewhere/" in done.stdout.splitlines()[1]
+
+
+def test_going_back_stays_with_real_ratings(ask: Run, models: Path) -> None:
+    """A model of the sample is never what a real one is replaced by, unless it is asked for."""
+    sample = build(models)
+    table = make_ratings(["ml_1", "ml_1", "ml_2"], [11, 12, 11], [4, 3, 5])
+    save_models(*train_svd_model(table, epochs=1, factors=2), str(models))
+    done = ask("--rollback")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no release to go back to that is older" in done.stderr
+    assert ask("--rollback", sample).returncode == 0
+
+
+def test_copies_outlive_a_pointer_to_a_release_that_is_gone(ask: Run, models: Path) -> None:
+    """Where links are not to be had: what is there by path is the last that is left."""
+    build_id = build(models)
+    for name in ("svd_model.pkl", "cf_trainset.pkl", "manifest.json"):
+        content = (models / name).read_bytes()
+        (models / name).unlink()
+        (models / name).write_bytes(content)
+    (models / "live").unlink()
+    (models / "live").write_text(build_id)
+    shutil.rmtree(models / "releases")
+    before = contents(models)
+    done = ask("--rollback")
+    assert done.returncode == 2
+    assert "is live, but not whole: choose another by --rollback ID" in done.stderr
+    assert contents(models) == before
+
+
+def test_a_lost_pointer_is_found_by_the_manifest_and_a_release_is_no_models_folder(
+    ask: Run, models: Path
+) -> None:
+    first, second = build(models), build(models)
+    copied = models.with_name("copied")
+    shutil.copytree(models, copied, symlinks=False)
+    shutil.rmtree(copied / "live")
+    done = ask("--rollback", "--models-dir", copied)
+    assert done.returncode == 0, done.stderr
+    assert f"found no pointer to what is live: it is {second}" in done.stderr
+    assert live_folder(copied).name == first
+    release = live_folder(models)
+    before = contents(release)
+    for args in (("--rollback",), SAMPLE):
+        done = ask(*args, "--models-dir", release)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr.splitlines()[-1] == (
+            f"error: {release} is no models folder but holds release {second} itself: "
+            "name the folder that has it in releases/, or an empty one"
+        )
+        assert contents(release) == before

@@ -1,0 +1,267 @@
+"""A publish that is killed at any step, or at any moment: one whole build is live, before or new.
+
+Where a file system has no links, the files by path are copies, which change one after the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib
+import pytest
+from published import FILES, Model, age, ids_by_path, ids_loaded, new_id, unfinished
+from publishers import Publisher, publishers
+
+from ml.collaborative.errors import MissingReleaseError
+from ml.collaborative.release.files import load_models, verify_release
+from ml.collaborative.release.history import LEFT_BEHIND, build_ids, choose_rollback, read_log
+from ml.collaborative.release.live import live_id, release_folder
+from ml.collaborative.release.publishing import roll_back
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+
+KEEP = 2
+PAIR = "svd_model.pkl", "cf_trainset.pkl"
+
+
+@pytest.fixture(scope="module")
+def warm(plain: Path) -> Iterator[list[Publisher]]:
+    """Three warm processes."""
+    with publishers(plain, 3) as started:
+        yield started
+
+
+@pytest.fixture
+def ids() -> Iterator[str]:
+    """Build ids in order of time."""
+    return (f"20260101-000000-{number:06x}" for number in itertools.count())
+
+
+class Seen:
+    """What was found after each stop, so that a test knows that it saw all there is to see."""
+
+    def __init__(self, models: Path, copies: bool) -> None:
+        self.models, self.copies = models, copies
+        self.live: list[str | None] = []
+        self.mixed = 0
+
+    def look(self, before: str | None, new: str | None) -> str | None:
+        """Releases are whole, and what is live is one of these two; returns which."""
+        live = live_id(self.models)
+        assert live in (before, new)
+        if live:
+            assert ids_loaded(self.models) == {live}
+        else:
+            with pytest.raises(MissingReleaseError):
+                ids_loaded(self.models)
+        for build_id in build_ids(self.models):
+            verify_release(release_folder(self.models, build_id))
+        by_path = ids_by_path(self.models)
+        if self.copies:
+            assert set(by_path) <= {before, new}
+            self.mixed += len(set(by_path)) > 1
+        else:
+            assert set(by_path) == {live}
+        self.live.append("new" if live == new else "before")
+        return live
+
+    def assert_all(self, at_least: int) -> None:
+        """There were so many steps, some before the switch and some after; and mixed copies."""
+        assert len(self.live) >= at_least
+        assert set(self.live) == {"before", "new"}
+        assert bool(self.mixed) is self.copies
+
+
+def young(models: Path) -> set[Path]:
+    """The unfinished ones that were not aged: another host may be at work on them."""
+    then = time.time() - LEFT_BEHIND
+    return {path for path in unfinished(models) if path.lstat().st_mtime > then}
+
+
+def assert_tidy(models: Path, live: str, *, left: set[Path]) -> None:
+    """All is as if no publish had ever been stopped, but for what may be of another host."""
+    assert live_id(models) == live
+    assert ids_loaded(models) == {live}
+    assert ids_by_path(models) == (live, live)
+    assert read_log(models)[-1]["build_id"] == live
+    assert unfinished(models) == left
+    assert {path.name for path in {*models.iterdir()} - left} == FILES
+
+
+def test_a_first_publish_stopped_at_any_step_is_live_whole_or_not_at_all(
+    in_memory: Path, warm: list[Publisher], model: Model, ids: Iterator[str], copies: bool
+) -> None:
+    seen = Seen(in_memory, copies)
+    for step in itertools.count(1):
+        models = seen.models = in_memory / str(step)
+        new, after = next(ids), next(ids)
+        done = warm[0].run("publish", models, build_id=new, step=step, copies=copies)
+        live = seen.look(None, new)
+        if not done.killed:
+            break
+        left = young(models)
+        model.publish(models, after)
+        assert_tidy(models, after, left=left)
+        log = [line["build_id"] for line in read_log(models)]
+        assert log == ([new, after] if live else [after])
+    seen.assert_all(60)
+
+
+@pytest.mark.parametrize("turns", [False, True], ids=["as before", "of the other kind"])
+def test_a_publish_stopped_at_any_step_leaves_the_release_before_or_the_new_one(
+    in_memory: Path,
+    warm: list[Publisher],
+    model: Model,
+    ids: Iterator[str],
+    copies: bool,
+    turns: bool,
+) -> None:
+    """Who publishes next finds the same way back as if nothing had happened.
+
+    Of two hosts that share a in_memory, one may have links where the other has none.
+    """
+    seen, before = Seen(in_memory, copies or turns), next(ids)
+    model.publish(in_memory, before)
+    for step in itertools.count(1):
+        new, after = next(ids), next(ids)
+        done = warm[0].run("publish", in_memory, build_id=new, step=step, copies=copies != turns,
+                           report="a page", keep=KEEP)  # fmt: skip
+        live = seen.look(before, new)
+        if not done.killed:
+            break
+        left = young(in_memory)
+        if len(set(ids_by_path(in_memory))) > 1:
+            # Who writes next mends that, whatever else it does.
+            roll_back(in_memory, str(live))
+            assert ids_by_path(in_memory) == (live, live)
+        model.publish(in_memory, after, keep=KEEP)
+        assert_tidy(in_memory, after, left=left)
+        age(left)
+        log = read_log(in_memory)
+        assert [line["build_id"] for line in log[-2:]] == [live, after]
+        assert {line["action"] for line in log} == {"publish"}
+        assert choose_rollback(in_memory, "") == live
+        before = after
+    seen.assert_all(80)
+
+
+def test_a_rollback_stopped_at_any_step_has_or_has_not_taken_place(
+    in_memory: Path, warm: list[Publisher], model: Model, ids: Iterator[str], copies: bool
+) -> None:
+    seen = Seen(in_memory, copies)
+    model.publish(in_memory, next(ids))
+    for step in itertools.count(1):
+        before = next(ids)
+        model.publish(in_memory, before)
+        older = choose_rollback(in_memory, "")
+        done = warm[0].run("roll_back", in_memory, step=step, copies=copies)
+        live = seen.look(before, older)
+        if not done.killed:
+            break
+        left, after = young(in_memory), next(ids)
+        model.publish(in_memory, after)
+        assert_tidy(in_memory, after, left=left)
+        age(left)
+        actions = [(line["build_id"], line["action"]) for line in read_log(in_memory)]
+        went_back = [(older, "rollback")] if live == older else []
+        assert actions[-len(went_back) - 2 :] == (
+            [(before, "publish"), *went_back, (after, "publish")]
+        )
+    seen.assert_all(15)
+
+
+def test_plain_pickles_whose_adoption_is_stopped_at_any_step_are_not_lost(
+    in_memory: Path, warm: list[Publisher], plain: Path, model: Model, ids: Iterator[str],
+    copies: bool,
+) -> None:  # fmt: skip
+    """By path there is the same model all along, with a build id once it is adopted."""
+    ratings, states = model.pair[1].n_ratings, set()
+    for step in itertools.count(1):
+        models = in_memory / str(step)
+        shutil.copytree(plain, models)
+        done = warm[0].run("adopt", models, step=step, copies=copies)
+        adopted = live_id(models)
+        assert set(ids_by_path(models)) <= {None, adopted}
+        states.add((adopted is not None, *map(bool, ids_by_path(models))))
+        for name in PAIR:
+            loaded = joblib.load(models / name)
+            assert (loaded if name == PAIR[1] else loaded.trainset).n_ratings == ratings
+        if adopted:
+            assert ids_loaded(models) == {adopted}
+        if not done.killed:
+            break
+        left, after = young(models), new_id()
+        model.publish(models, after)
+        assert_tidy(models, after, left=left)
+        first, last = (line["build_id"] for line in read_log(models))
+        assert adopted in (None, first)
+        assert last == after
+        assert load_models(release_folder(models, first))[1].n_ratings == ratings
+    assert step > 50
+    assert {sum(state) for state in states} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("size", [100, 300, 1000, 2500, 5000, 5400])
+def test_a_publish_killed_in_the_middle_of_a_write_is_as_if_it_had_not_been(
+    in_memory: Path,
+    warm: list[Publisher],
+    model: Model,
+    ids: Iterator[str],
+    copies: bool,
+    size: int,
+) -> None:
+    before, new, after = next(ids), next(ids), next(ids)
+    model.publish(in_memory, before)
+    assert warm[0].run("publish", in_memory, build_id=new, byte=size, copies=copies).killed
+    (left,) = unfinished(in_memory)
+    assert max(path.stat().st_size for path in left.rglob("*.*")) == size
+    assert Seen(in_memory, copies).look(before, None) == before
+    model.publish(in_memory, after)
+    assert_tidy(in_memory, after, left={left})
+
+
+def test_what_a_crash_left_behind_is_removed_by_the_first_publish_an_hour_later(
+    in_memory: Path, warm: list[Publisher], model: Model, ids: Iterator[str]
+) -> None:
+    model.publish(in_memory, next(ids))
+    assert warm[0].run("publish", in_memory, build_id=next(ids), byte=1000).killed
+    left = unfinished(in_memory)
+    model.publish(in_memory, next(ids))
+    assert unfinished(in_memory) == left != set()
+    age(left)
+    model.publish(in_memory, next(ids))
+    assert unfinished(in_memory) == set()
+
+
+@pytest.mark.parametrize("copies", ["links", "copies"], indirect=True)
+def test_readers_find_whole_builds_while_publishers_are_killed_at_any_moment(
+    in_memory: Path, warm: list[Publisher], model: Model, copies: bool
+) -> None:
+    publisher, reader, by_path = warm
+    draw, stop, kills = random.Random(1), in_memory / "stop", 100 if copies else 300
+    models = in_memory / "models"
+    model.publish(models, new_id())
+    reader.start("read", models, stop=str(stop))
+    by_path.start("read_by_path", models, stop=str(stop), one_step=not copies)
+    for _ in range(kills):
+        wait = draw.uniform(0, 0.05)
+        assert publisher.run("publish_on", models, copies=copies, kill_after=wait).killed
+    stop.touch()
+    _, read = reader.finish()
+    _, read_by_path = by_path.finish()
+    left, log = unfinished(models), read_log(models)
+    print(f"{len(log)} publishes, {kills} kills, {len(left)} in the middle", read, read_by_path)
+    assert read["wrong"] == read_by_path["wrong"] == []
+    assert min(len(left), len(log)) > kills / 10
+    assert min(read["loads"], read_by_path["loads"]) > kills
+    assert min(read["seen"], read_by_path["seen"]) > kills / 20
+    last = new_id()
+    age(left)
+    model.publish(models, last)
+    assert_tidy(models, last, left=set())

@@ -1,0 +1,109 @@
+"""Recommendations for all users at once are those for each, in bounded memory, as Parquet."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.build_collaborative import save_models, train_svd_model
+from ml.collaborative.datasets.sample import sample_ratings
+from ml.collaborative.serving import export as module
+from ml.collaborative.serving.model import load_collaborative
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    save_models(*train_svd_model(sample_ratings(), epochs=5), str(folder))
+    return folder
+
+
+def test_the_file_has_what_is_recommended_to_each_user(
+    run: Run, models: Path, tmp_path: Path
+) -> None:
+    done = run(
+        "ml.collaborative.serving.export",
+        tmp_path / "top.parquet",
+        "--models-dir",
+        models,
+        "-n",
+        "7",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"4,200 recommendations for 600 users in {tmp_path / 'top.parquet'}\n"
+    found = pd.read_parquet(tmp_path / "top.parquet")
+    assert found.dtypes.astype(str).to_dict() == {
+        "user_id": "str", "movie_id": "int64", "rank": "int32", "score": "float64",
+    }  # fmt: skip
+    model = load_collaborative(models)
+    for user_id, rows in found.groupby("user_id"):
+        expected = model.recommend(str(user_id), n=7)
+        assert rows["rank"].tolist() == list(range(1, 8))
+        assert rows["movie_id"].tolist() == [film for film, _ in expected]
+        np.testing.assert_allclose(rows["score"], [score for _, score in expected], atol=1e-9)
+
+
+def test_small_blocks_say_the_same_and_a_user_who_rated_all_gets_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    table = sample_ratings()
+    films = table["movie_id"].unique()
+    rest = table[table["user_id"] != "ml_sample_1"]
+    everything = pd.DataFrame({"user_id": "ml_sample_1", "movie_id": films, "rating": 4.0})
+    full = pd.concat([rest.astype({"user_id": "str"}), everything])
+    save_models(*train_svd_model(full, epochs=1, factors=3), str(tmp_path))
+    snapshot = load_collaborative(tmp_path).snapshot
+    (whole,) = module.recommend_all(snapshot, n=3)
+    none = whole.user_ids.index("ml_sample_1")
+    assert whole.movie_ids[none].tolist() == [-1, -1, -1]
+    assert np.isnan(whole.scores[none]).all()
+    assert (np.delete(whole.movie_ids, none, axis=0) > 0).all()
+    monkeypatch.setattr(module, "CELLS_AT_ONCE", 17 * len(films))
+    blocks = list(module.recommend_all(snapshot, n=3))
+    assert [len(block.user_ids) for block in blocks] == [17] * 35 + [5]
+    np.testing.assert_array_equal(np.concatenate([b.movie_ids for b in blocks]), whole.movie_ids)
+    np.testing.assert_allclose(np.concatenate([b.scores for b in blocks]), whole.scores)
+    assert module.write_parquet(snapshot, tmp_path / "top.parquet", n=3) == 3 * 599
+
+
+def test_no_release_and_no_folder_end_with_one_line(run: Run, models: Path, tmp_path: Path) -> None:
+    missing = run(
+        "ml.collaborative.serving.export", tmp_path / "top.parquet", "--models-dir", tmp_path
+    )
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert missing.stderr.startswith(f"error: no release in {tmp_path}: make one with")
+    nowhere = run(
+        "ml.collaborative.serving.export", tmp_path / "no" / "top.parquet", "--models-dir", models
+    )
+    assert (nowhere.returncode, nowhere.stdout) == (2, "")
+    assert (
+        nowhere.stderr == f"error: {tmp_path / 'no'} is no folder: make it, or name another file\n"
+    )
+
+
+def test_two_at_once_into_one_file_leave_one_of_the_two(
+    start: Callable[..., subprocess.Popen[str]], models: Path, tmp_path: Path
+) -> None:
+    for _ in range(3):
+        both = [
+            start(
+                "ml.collaborative.serving.export",
+                tmp_path / "top.parquet",
+                "--models-dir",
+                models,
+                "-n",
+                n,
+            )
+            for n in ("100", "3")
+        ]
+        assert [process.communicate(timeout=60)[1] for process in both] == ["", ""]
+        ranks = pd.read_parquet(tmp_path / "top.parquet").groupby("user_id")["rank"].max()
+        assert ranks.max() in (3, 100)
+    assert [path.name for path in tmp_path.iterdir()] == ["top.parquet"]
