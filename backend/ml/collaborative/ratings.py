@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
 COLUMNS = ["user_id", "movie_id", "rating"]
@@ -20,6 +23,52 @@ LOWEST, HIGHEST = 0.5, 5.0
 
 NOT_APP_PREFIX = "ml_"
 """User ids that begin so are MovieLens's (or the sample's); all others are the app's."""
+APP = "app"
+"""Name of the app's own ratings as a source."""
+GIVEN = "ratings"
+"""Name of the ratings of --ratings as a source."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows of a ratings table are from, and what became of the others."""
+
+    name: str
+    """A MovieLens set, `sample`, `APP` or `GIVEN`."""
+    rows: int
+    """Ratings it has."""
+    dropped: Mapping[str, int]
+    """How many of them were left out, by reason; no zeros."""
+    kept: int
+    """Ratings in the table."""
+    users: int
+    films: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the manifest has it."""
+        return {**vars(self), "dropped": dict(self.dropped)}
+
+
+def make_source(name: str, rows: int, dropped: Mapping[str, int], kept: pd.DataFrame) -> Source:
+    """Return the source that a ratings table is from."""
+    left_out = {reason: count for reason, count in dropped.items() if count}
+    users, films = kept["user_id"].nunique(), kept["movie_id"].nunique()
+    return Source(name, rows, left_out, len(kept), users, films)
+
+
+def with_sources(table: pd.DataFrame, *sources: Source) -> pd.DataFrame:
+    """Return the table, with where its rows are from.
+
+    It travels in `DataFrame.attrs`, so that the functions of the plan take and give tables alone.
+    """
+    table = table.copy(deep=False)
+    table.attrs["sources"] = sources
+    return table
+
+
+def sources_of(table: pd.DataFrame) -> tuple[Source, ...]:
+    """Return where a table's rows are from; nothing of a table of unknown origin."""
+    return tuple(table.attrs.get("sources", ()))
 
 
 def make_ratings(user_ids: object, movie_ids: object, ratings: object) -> pd.DataFrame:
@@ -54,6 +103,12 @@ def is_app_user(user_ids: pd.Series) -> pd.Series:
     return ~user_ids.str.startswith(NOT_APP_PREFIX)
 
 
+def has_app_ratings(table: pd.DataFrame) -> bool:
+    """Return whether a ratings table has ratings of the app's own users."""
+    users = table["user_id"].cat.remove_unused_categories().cat.categories.to_series()
+    return bool(is_app_user(users.astype("str")).any())
+
+
 def are_films(numbers: pd.Series) -> pd.Series:
     """Boolean per number: whether it can be a TMDB id."""
     return (numbers % 1 == 0) & (numbers > 0) & (numbers < 2**53)
@@ -68,13 +123,14 @@ def combine(ml_ratings: pd.DataFrame, real_ratings: pd.DataFrame) -> pd.DataFram
     import numpy as np
     from pandas.api.types import union_categoricals
 
+    sources = (*sources_of(ml_ratings), *sources_of(real_ratings))
     tables = [check_ratings(ml_ratings), check_ratings(real_ratings)]
     full = [table for table in tables if len(table)]
     if len(full) < 2:
-        return full[0] if full else tables[0]
+        return with_sources(full[0] if full else tables[0], *sources)
     users = union_categoricals([table["user_id"] for table in full])
     rest = (np.concatenate([table[name] for table in full]) for name in COLUMNS[1:])
-    return make_ratings(users, *rest)
+    return with_sources(make_ratings(users, *rest), *sources)
 
 
 def check_ratings(table: pd.DataFrame) -> pd.DataFrame:

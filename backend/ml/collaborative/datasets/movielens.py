@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import locked, replace_together
 from ..progress import progress_bar
-from ..ratings import NOT_APP_PREFIX, check_bounds, check_ratings, make_ratings
+from ..ratings import (
+    NOT_APP_PREFIX,
+    check_bounds,
+    check_ratings,
+    make_ratings,
+    make_source,
+    with_sources,
+)
 from . import movielens_files, sample
 from .archives import ensure_files
 from .film_ids import map_ml_100k_items, map_movielens_ids
@@ -130,6 +137,8 @@ def load(
     else:
         fetch(dataset, data_dir, force=force)
         mapped = _map_films(dataset, *_read(dataset, data_dir), catalog)
+    source = make_source(dataset, mapped.loaded, mapped.dropped(), mapped.ratings)
+    mapped = replace(mapped, ratings=with_sources(mapped.ratings, source))
     if not mapped.in_catalog:
         logger.warning("none of the films that have ratings is in the catalog")
     return mapped
