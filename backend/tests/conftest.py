@@ -6,19 +6,39 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from helpers import BACKEND
+from warm_scripts import SUPPORTED, WarmScripts
 
+from ml.collaborative.algorithms.loops.gibbs import compiled_side
+from ml.collaborative.algorithms.loops.sgd import compiled_epoch
 from ml.collaborative.datasets import movielens
 
 pytest_plugins = ("app_source", "postgrest_server", "published", "spark_cluster", "web_server")
 
+
 CLOSED = "http://127.0.0.1:9"
 """A proxy where nothing listens: as good as no network."""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the loops before there are workers, so that these do not do it twice."""
+    if not hasattr(session.config, "workerinput") and session.config.getoption("numprocesses"):
+        compiled_side()
+        for ratings_type in ("float32", "float64"):
+            compiled_epoch(ratings_type)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the real archives."""
+    for item in items:
+        if "movielens_archives" in getattr(item, "fixturenames", ()):
+            item.add_marker("realdata")
 
 
 @pytest.fixture(scope="session")
@@ -63,12 +83,26 @@ def start(script_env: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="session")
+def warm_scripts(script_env: dict[str, str]) -> Iterator[WarmScripts | None]:
+    """What runs the scripts without a second of imports each, where that is safe."""
+    if SUPPORTED:
+        with closing(WarmScripts(script_env)) as warm:
+            yield warm
+    else:
+        yield None
+
+
+@pytest.fixture(scope="session")
 def run(
     start: Callable[..., subprocess.Popen[str]],
+    script_env: dict[str, str],
+    warm_scripts: WarmScripts | None,
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """As `start`, but run to the end."""
 
     def run(module: str, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        if warm_scripts:
+            return warm_scripts.run(module, [*map(str, args)], script_env | env, 120)
         process = start(module, *args, **env)
         out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)

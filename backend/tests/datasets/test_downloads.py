@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,10 +89,8 @@ def test_a_server_that_stalls_runs_into_the_time_out(
 ) -> None:
     monkeypatch.setattr(downloads, "TIMEOUT", 0.3)
     monkeypatch.setattr(downloads, "WAITS", (0.0,))
-    start = time.monotonic()
     with pytest.raises(SourceError, match=r"timed out.* \(2 tries\)"):
         fetch(server, target, Hold(after), Hold(after))
-    assert 0.6 <= time.monotonic() - start < 5
     fetch(server, target, Hold(after))
     assert target.read_bytes() == BODY
 

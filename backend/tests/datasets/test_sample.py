@@ -112,7 +112,10 @@ def test_every_film_has_the_id_title_and_year_of_the_real_archive(movielens_arch
 
 
 def test_importing_the_module_loads_neither_numpy_nor_pandas() -> None:
-    code = "import sys, ml.collaborative.datasets.sample as _; print(sorted({'numpy', 'pandas'} & set(sys.modules)))"
+    code = (
+        "import sys, ml.collaborative.datasets.sample as _; "
+        "print(sorted({'numpy', 'pandas'} & set(sys.modules)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(sample.__file__).parents[3],

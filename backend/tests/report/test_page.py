@@ -303,6 +303,8 @@ def test_a_tables_hash_is_of_its_content_and_order_alone() -> None:
         assert table_hash(changed) != hashed
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("browser")
 @pytest.mark.parametrize("width", [320, 390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_the_page_without_errors_or_overflow(

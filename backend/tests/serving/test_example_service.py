@@ -242,6 +242,7 @@ def test_a_damaged_release_leaves_the_old_one_serving_and_a_warning(
         assert not same(service.recommend("user", ALL), before)
 
 
+@pytest.mark.slow
 def test_under_load_no_request_fails_and_no_answer_is_of_two_releases(
     bases: list[tuple[SVD, Trainset]], tmp_path: Path
 ) -> None:
@@ -278,6 +279,7 @@ def test_the_check_finds_an_answer_of_two_releases(
     assert not same(mixed, there)
 
 
+@pytest.mark.slow
 def test_through_hundreds_of_reloads_each_prediction_is_of_one_release(
     bases: list[tuple[SVD, Trainset]], tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ from ml.collaborative.spark.ratings import Given, read_given
 from ml.collaborative.spark.session import Cluster, open_cluster
 from ml.collaborative.trainset import make_trainset
 
-pytestmark = [pytest.mark.spark, NEEDS_JAVA]
+pytestmark = [pytest.mark.spark, pytest.mark.xdist_group("spark"), NEEDS_JAVA]
 
 ODD = ["ml_1", " a b", "a,b\n\"c'", "ünï\u0000", "\U0001f3ac", "0", "00", "A", "a"]
 """Users' ids that CSV, SQL, JSON or a sort might trip over."""

@@ -48,6 +48,7 @@ def check_output(done: subprocess.CompletedProcess[str]) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.xdist_group("spark")
 @NEEDS_JAVA
 def test_the_builds_own_ratings_become_a_usual_release(run: Run, tmp_path: Path) -> None:
     done = run(BUILD, "--dataset", "sample", "--epochs", "3", "--models-dir", tmp_path,
@@ -69,6 +70,7 @@ def test_the_builds_own_ratings_become_a_usual_release(run: Run, tmp_path: Path)
 
 
 @pytest.mark.spark
+@pytest.mark.xdist_group("spark")
 @NEEDS_JAVA
 def test_a_build_of_a_database_that_was_killed_resumes_and_serves_films_alone(
     start: Callable[..., subprocess.Popen[str]], run: Run, cluster: Cluster, tmp_path: Path
@@ -210,6 +212,7 @@ def test_a_missing_pyspark_is_said_with_the_fix(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.spark
+@pytest.mark.xdist_group("spark")
 @NEEDS_JAVA
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
