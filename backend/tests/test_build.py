@@ -18,10 +18,10 @@ from surprise.prediction_algorithms import matrix_factorization
 from ml.build_collaborative import main, save_models, train_svd_model
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import InputError
-from ml.collaborative.ratings import empty_ratings, make_ratings
+from ml.collaborative.ratings import Counts, empty_ratings, make_ratings
 from ml.collaborative.release.files import load_models
 from ml.collaborative.release.live import live_folder
-from ml.collaborative.release.manifest import Counts, counts_of, read_manifest
+from ml.collaborative.release.manifest import counts_of, read_manifest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BUILD = "ml.build_collaborative"

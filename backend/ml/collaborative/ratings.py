@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import InputError
 
@@ -23,10 +23,34 @@ LOWEST, HIGHEST = 0.5, 5.0
 
 NOT_APP_PREFIX = "ml_"
 """User ids that begin so are MovieLens's (or the sample's); all others are the app's."""
+SAMPLE_PREFIX = "ml_sample_"
+"""User ids of the generated sample begin so."""
+
 APP = "app"
 """Name of the app's own ratings as a source."""
 GIVEN = "ratings"
 """Name of the ratings of --ratings as a source."""
+
+
+class Counts(NamedTuple):
+    """How much a model was trained on."""
+
+    ratings: int
+    users: int
+    films: int
+    app_ratings: int
+    app_users: int
+    is_sample: bool
+    """Whether all users are of the generated sample."""
+
+    def without_app(self) -> Counts:
+        """Return the counts of MovieLens's ratings."""
+        return self._replace(
+            ratings=self.ratings - self.app_ratings,
+            users=self.users - self.app_users,
+            app_ratings=0,
+            app_users=0,
+        )
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from ml.collaborative.evaluation import hold_out as hold_out_module
 from ml.collaborative.evaluation.gate import Published, check_model
 from ml.collaborative.evaluation.hold_out import hold_out
 from ml.collaborative.evaluation.splits import fixed_fifth
-from ml.collaborative.ratings import combine, empty_ratings, make_ratings
+from ml.collaborative.ratings import Counts, combine, empty_ratings, make_ratings
 from ml.collaborative.release.live import live_folder
-from ml.collaborative.release.manifest import Counts, count, read_manifest
+from ml.collaborative.release.manifest import count, read_manifest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BUILD = "ml.build_collaborative"

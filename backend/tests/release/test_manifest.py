@@ -23,7 +23,7 @@ from jsonschema import Draft202012Validator
 from postgrest_server import SupabaseServer
 from small_builds import BUILD, SAMPLE, SMALL, Run, edit_manifest, write_set
 
-from ml import __version__
+from ml.collaborative import __version__
 from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative.algorithms.training import PLAN, Parameters
 from ml.collaborative.datasets.sample import sample_ratings
@@ -31,11 +31,11 @@ from ml.collaborative.errors import DamagedReleaseError, MlError, NewerReleaseEr
 from ml.collaborative.evaluation.hold_out import hold_out
 from ml.collaborative.evaluation.splits import fixed_fifth
 from ml.collaborative.provenance import find_same
-from ml.collaborative.ratings import combine, empty_ratings, table_hash
+from ml.collaborative.ratings import Counts, combine, empty_ratings, table_hash
 from ml.collaborative.release.files import verify_release
 from ml.collaborative.release.history import list_releases
 from ml.collaborative.release.live import live_folder
-from ml.collaborative.release.manifest import Counts, counts_of, draft_manifest, read_manifest
+from ml.collaborative.release.manifest import counts_of, draft_manifest, read_manifest
 from ml.collaborative.report import page as report
 from ml.collaborative.report import summary
 

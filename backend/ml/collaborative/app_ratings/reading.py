@@ -13,7 +13,7 @@ from .cleaning import clean_app_ratings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..release.manifest import Counts
+    from ..ratings import Counts
 
 MOST_OFF = 0.1
 """Share of the rows whose rating may be none on the scale; of more, the scale is another."""

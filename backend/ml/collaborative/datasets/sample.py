@@ -6,14 +6,14 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..ratings import SAMPLE_PREFIX
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
 NOTICE = "generated sample, not real ratings"
-# "ml_" marks everything that is not an app user, the rest tells a sample user.
-USER_PREFIX = "ml_sample_"
 
 USERS = 600
 RATINGS_PER_USER = (15, 80)  # fewest and most
@@ -103,7 +103,7 @@ def sample_ratings(seed: int = 0) -> pd.DataFrame:
     stars = np.clip(np.rint(MEAN_RATING + user_bias + film_bias + affinity + noise), *RATING_BOUNDS)
 
     rows, columns = np.nonzero(_rated(rng, *shape))
-    user_ids = np.array([f"{USER_PREFIX}{number}" for number in range(1, USERS + 1)])
+    user_ids = np.array([f"{SAMPLE_PREFIX}{number}" for number in range(1, USERS + 1)])
     movie_ids = np.array([film.tmdb_id for film in all_films], dtype=np.int64)
     return pd.DataFrame(
         {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from surprise import SVD
 
-    from ..release.manifest import Counts
+    from ..ratings import Counts
     from .hold_out import HoldOut
 
 ENOUGH = 20

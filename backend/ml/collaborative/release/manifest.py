@@ -12,12 +12,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..datasets.sample import USER_PREFIX as SAMPLE_PREFIX
 from ..errors import DamagedReleaseError, InputError, NewerReleaseError
-from ..ratings import is_app_user
+from ..ratings import SAMPLE_PREFIX, Counts, is_app_user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,27 +33,6 @@ LIBRARIES = ("numpy", "scikit-surprise", "pandas", "numba", "joblib")
 _BUILD_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 _FILE_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 """Of a file inside the release: it leads nowhere else, on any platform."""
-
-
-class Counts(NamedTuple):
-    """How much a model was trained on."""
-
-    ratings: int
-    users: int
-    films: int
-    app_ratings: int
-    app_users: int
-    is_sample: bool
-    """Whether all users are of the generated sample."""
-
-    def without_app(self) -> Counts:
-        """Those of MovieLens alone."""
-        return self._replace(
-            ratings=self.ratings - self.app_ratings,
-            users=self.users - self.app_users,
-            app_ratings=0,
-            app_users=0,
-        )
 
 
 _PARTS: dict[str, Any] = {

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ..evaluation.gate import Check
     from ..evaluation.protocol import Score
     from ..evaluation.tuning import Trial
+    from ..ratings import Counts
     from ..release.history import Listed
-    from ..release.manifest import Counts
 
 DEMO_USERS = ("ml_sample_155", "ml_sample_187")
 TOP = 5
