@@ -1,7 +1,11 @@
-"""A surprise Trainset whose ratings lie in arrays, with no Python object per rating."""
+"""A surprise Trainset whose ratings lie in arrays, with no Python object per rating.
+
+Pickles name this module, so importing it takes NumPy and Surprise alone, not pandas.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,115 +35,85 @@ class Rows(NamedTuple):
 
 
 class RawIds:
-    """Raw ids by inner id, in arrays: int64, or UTF-8 text end to end; other kinds in a list."""
+    """Raw ids by inner id, without a Python object per id. Named in pickles: do not rename.
+
+    `kind` says what `data` is: "int" (int64, (n,)), "text" (UTF-8 end to end, uint8, with `ends`
+    int64, (n,)), or "any" (a list of whatever the ids are).
+    """
+
+    ends: NDArray[np.int64] | None = None
 
     def __init__(self, ids: Sequence[Any]) -> None:
         kinds = set(map(type, ids))
-        self._kind = next(iter(kinds)) if len(kinds) == 1 else object
-        if self._kind is int and max(map(abs, ids)) < 2**63:
-            self._data: Any = np.array(ids, dtype=np.int64)
-        elif self._kind is str:
-            self._data, self._ends = encode_texts(ids)
+        self.data: Any
+        if kinds == {int} and max(map(abs, ids)) < 2**63:
+            self.kind, self.data = "int", np.array(ids, dtype=np.int64)
+        elif kinds == {str}:
+            self.kind = "text"
+            self.data, self.ends = encode_texts(ids)
         else:
-            self._data, self._kind = list(ids), object
+            self.kind, self.data = "any", list(ids)
+
+    def __len__(self) -> int:
+        return len(self.data if self.ends is None else self.ends)
 
     def tolist(self) -> list[Any]:
-        """The raw ids as Python objects, by inner id."""
-        if self._kind is not str:
-            return list(self._data.tolist() if self._kind is int else self._data)
-        return decode_texts(self._data, self._ends)
+        """Return the raw ids as Python objects, by inner id."""
+        if self.ends is not None:
+            return decode_texts(self.data, self.ends)
+        return list(self.data.tolist() if self.kind == "int" else self.data)
 
 
-class IdTrainset(Trainset):  # type: ignore[misc]
-    """Ids, counts, mean and scale of a trainset: what a model in a file needs of it to predict.
-
-    Its methods on ids are those of `surprise.Trainset`; the ratings themselves are in the
-    trainset's own file, and asking for them here says so.
-    """
-
-    def __init__(
-        self,
-        users: RawIds,
-        items: RawIds,
-        counts: tuple[int, int, int],
-        scale: tuple[float, float],
-        global_mean: float,
-    ) -> None:
-        self._users, self._items = users, items
-        self.n_users, self.n_items, self.n_ratings = counts
-        self.rating_scale = scale
-        self._global_mean = global_mean
-        self._inner2raw_id_users = self._inner2raw_id_items = None
-
-    @cached_property
-    def _raw2inner_id_users(self) -> dict[Any, int]:
-        return {raw: inner for inner, raw in enumerate(self.raw_users())}
-
-    @cached_property
-    def _raw2inner_id_items(self) -> dict[Any, int]:
-        return {raw: inner for inner, raw in enumerate(self.raw_items())}
-
-    def find(self, rows: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Inner user and item ids of each row of a ratings table; -1 where one is unknown."""
-        import pandas as pd
-
-        return (
-            pd.Index(self.raw_users()).get_indexer(rows["user_id"].astype("object")),
-            pd.Index(self.raw_items()).get_indexer(rows["movie_id"]),
-        )
-
-    def raw_users(self) -> list[Any]:
-        """The users' raw ids by inner id."""
-        return self._users.tolist()
-
-    def raw_items(self) -> list[Any]:
-        """The items' raw ids by inner id."""
-        return self._items.tolist()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """The arrays; what was derived from them is derived anew after loading."""
-        derived = {name for name in vars(type(self)) | vars(IdTrainset) if name in vars(self)}
-        state = {name: value for name, value in vars(self).items() if name not in derived}
-        return state | {"_inner2raw_id_users": None, "_inner2raw_id_items": None}
-
-    @property
-    def ur(self) -> Mapping[int, list[tuple[int, float]]]:
-        """Not here."""
-        raise AttributeError("the model's file has no ratings: they are in cf_trainset.pkl")
-
-    ir = ur
-
-    def knows_user(self, uid: object) -> bool:
-        """Whether `uid` is an inner user id."""
-        return _is_inner(uid, self.n_users)
-
-    def knows_item(self, iid: object) -> bool:
-        """Whether `iid` is an inner item id."""
-        return _is_inner(iid, self.n_items)
-
-
-class ArrayTrainset(IdTrainset):
+class ArrayTrainset(Trainset):  # type: ignore[misc]
     """A `surprise.Trainset` over arrays: every documented method and attribute is the same.
 
-    The ratings are held in the order they came in, 12 bytes each where float32 is exact; rows by
-    user and by item are made when first asked for, and a list of tuples at each look at one: what
-    is done to such a list does not change the trainset.
+    The ratings are held in the order they came in, 12 bytes each where float32 is exact. Rows by
+    user and by item are made when first asked for, and `ur` and `ir` make a new list of tuples at
+    each look-up: changing such a list does not change the trainset.
+
+    Named in pickles: do not rename the class, its module or the attributes set in `__init__`. What
+    a later version adds needs a default on the class, for pickles made before it.
+
+    Args:
+        users: their raw ids.
+        items: their raw ids.
+        ratings: inner user ids (int32), inner item ids (int32) and ratings (float32 or float64),
+            each (n_ratings,).
+        scale: lowest and highest rating.
+        global_mean: by default the mean of the ratings; for a trainset without any, of the ratings
+            that its model was trained on.
     """
+
+    _inner2raw_id_users: dict[int, Any] | None = None
+    _inner2raw_id_items: dict[int, Any] | None = None
 
     def __init__(
         self,
         users: RawIds,
         items: RawIds,
         ratings: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[Any]],
-        counts: tuple[int, int],
         scale: tuple[float, float],
+        global_mean: float | None = None,
     ) -> None:
+        self._users, self._items = users, items
         self._user_codes, self._item_codes, self._ratings = ratings
-        mean = float(np.mean(self._ratings, dtype=np.float64)) if len(self._ratings) else np.nan
-        super().__init__(users, items, (*counts, len(self._ratings)), scale, mean)
+        self.n_users, self.n_items, self.n_ratings = len(users), len(items), len(self._ratings)
+        self.rating_scale = scale
+        if global_mean is None:
+            global_mean = float(np.mean(self._ratings, dtype=np.float64))
+        self._global_mean = global_mean
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickles hold: the attributes, without those derived from others."""
+        derived = {name for name in vars(ArrayTrainset) if name not in ("__dict__", "__weakref__")}
+        return {name: value for name, value in vars(self).items() if name not in derived}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take the attributes of a pickle, whatever version of this class made it."""
+        self.__dict__.update(state)
 
     def check(self) -> None:
-        """Find what would lead compiled code astray: a damaged file, or arrays of another maker.
+        """Check that compiled code can rely on the arrays, whoever made them.
 
         Raises:
             InputError: no ratings, ids out of range, or ratings that are not finite.
@@ -158,7 +132,7 @@ class ArrayTrainset(IdTrainset):
             what = "ratings that are not finite"
         else:
             return
-        raise InputError(f"the trainset has {what}: make it anew from the ratings")
+        raise InputError(f"the trainset has {what}: make it again from the ratings")
 
     @cached_property
     def by_user(self) -> Rows:
@@ -180,17 +154,54 @@ class ArrayTrainset(IdTrainset):
         """The items' ratings: lists of (inner user id, rating) by inner item id, made on demand."""
         return _RowsOfTuples(self.by_item)
 
-    def without_ratings(self) -> IdTrainset:
-        """What a model's file needs."""
-        counts = self.n_users, self.n_items, self.n_ratings
-        return IdTrainset(self._users, self._items, counts, self.rating_scale, self.global_mean)
+    @cached_property
+    def _raw2inner_id_users(self) -> dict[Any, int]:
+        return {raw: inner for inner, raw in enumerate(self.raw_users())}
+
+    @cached_property
+    def _raw2inner_id_items(self) -> dict[Any, int]:
+        return {raw: inner for inner, raw in enumerate(self.raw_items())}
+
+    def raw_users(self) -> list[Any]:
+        """Return the users' raw ids by inner id."""
+        return self._users.tolist()
+
+    def raw_items(self) -> list[Any]:
+        """Return the items' raw ids by inner id."""
+        return self._items.tolist()
+
+    def find(self, rows: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the inner user and item id of each row of a ratings table; -1 for unknown ones."""
+        import pandas as pd
+
+        return (
+            pd.Index(self.raw_users()).get_indexer(rows["user_id"].astype("object")),
+            pd.Index(self.raw_items()).get_indexer(rows["movie_id"]),
+        )
+
+    # Without a look at `ur` and `ir`: predicting needs no rows by user and by item.
+    def knows_user(self, uid: object) -> bool:
+        """Return whether `uid` is an inner user id."""
+        return _is_inner(uid, self.n_users)
+
+    def knows_item(self, iid: object) -> bool:
+        """Return whether `iid` is an inner item id."""
+        return _is_inner(iid, self.n_items)
 
 
 class _RowsOfTuples(Mapping[int, list[tuple[int, float]]]):
-    """Rows as Surprise's algorithms read them; an unknown key has no ratings, as there."""
+    """Rows as Surprise's `defaultdict` of lists: an unknown key has no ratings."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a plain `defaultdict`, so that pickles do not name this class."""
+        return defaultdict, (list, dict(self))
+
+    def get(self, inner: int, default: Any = None) -> Any:
+        """Return a row, or `default` for an unknown key, as dictionaries do."""
+        return self[inner] if inner in self else default  # noqa: SIM401  it is `get`
 
     def __getitem__(self, inner: int) -> list[tuple[int, float]]:
         if inner not in self:
@@ -212,9 +223,11 @@ class _RowsOfTuples(Mapping[int, list[tuple[int, float]]]):
 
 
 def make_trainset(table: pd.DataFrame, scale: tuple[float, float] | None = None) -> ArrayTrainset:
-    """A trainset of every row of a ratings table, on the scale given, or that its ratings are on.
+    """Return a trainset of every row of a ratings table; inner ids follow first appearance.
 
-    Inner ids follow first appearance, as in Surprise.
+    Args:
+        table: see `ratings.COLUMNS`.
+        scale: lowest and highest rating; by default see `ratings.rating_scale`.
 
     Raises:
         InputError: no ratings.
@@ -223,7 +236,7 @@ def make_trainset(table: pd.DataFrame, scale: tuple[float, float] | None = None)
 
     if table.empty:
         raise InputError(
-            "there are no ratings to train on: check the catalog, or take --catalog all"
+            "there are no ratings to train on: check the catalog, or use --catalog all"
         )
     user_codes, users = pd.factorize(table["user_id"])
     item_codes, items = pd.factorize(table["movie_id"])
@@ -237,29 +250,23 @@ def make_trainset(table: pd.DataFrame, scale: tuple[float, float] | None = None)
             item_codes.astype(np.int32),
             small if np.array_equal(small, exact) else exact,
         ),
-        (len(users), len(items)),
         scale or rating_scale(table["rating"]),
     )
 
 
-def make_films_trainset(
+def make_items_trainset(
     movie_ids: Sequence[int], scale: tuple[float, float], global_mean: float
 ) -> ArrayTrainset:
-    """A trainset of films without users and ratings, of a model whose users are folded in."""
+    """Return a trainset of items without users and ratings, for an item-only model."""
     nobody = np.empty(0, dtype=np.int32)
-    trainset = ArrayTrainset(
-        RawIds([]),
-        RawIds(movie_ids),
-        (nobody, nobody, np.empty(0, dtype=np.float32)),
-        (0, len(movie_ids)),
-        scale,
+    nothing = np.empty(0, dtype=np.float32)
+    return ArrayTrainset(
+        RawIds([]), RawIds(movie_ids), (nobody, nobody, nothing), scale, global_mean
     )
-    trainset._global_mean = global_mean
-    return trainset
 
 
 def _is_inner(inner: object, count: int) -> bool:
-    if not isinstance(inner, int | float | np.integer):
+    if not isinstance(inner, int | float | np.integer | np.floating):
         return False
     return bool(0 <= inner < count and inner % 1 == 0)
 

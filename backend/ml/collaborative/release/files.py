@@ -58,7 +58,7 @@ def write_release(
 
     build_id: str = draft["build_id"]
     slim, rows = _with_id(svd, build_id), _with_id(trainset, build_id)
-    slim.trainset = _with_id(_without_ratings(trainset), build_id)
+    slim.trainset = rows
     arrays = model_arrays(svd, trainset)
     parent.mkdir(parents=True, exist_ok=True)
     temporary = parent / f".{build_id}.tmp"
@@ -102,13 +102,6 @@ def _with_id(thing: T, build_id: str) -> T:
     twin = copy.copy(thing)
     twin.build_id = build_id  # type: ignore[attr-defined]
     return twin
-
-
-def _without_ratings(trainset: Trainset) -> Trainset:
-    """What the model's own file holds of it."""
-    from ..trainset import ArrayTrainset
-
-    return trainset.without_ratings() if isinstance(trainset, ArrayTrainset) else trainset
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import DamagedReleaseError, InputError, NewerReleaseError
+from ..errors import DamagedReleaseError, NewerReleaseError
 from ..ratings import SAMPLE_PREFIX, Counts, is_app_user
 
 if TYPE_CHECKING:
@@ -60,19 +60,12 @@ def is_build_id(text: str) -> bool:
 
 
 def count(trainset: Trainset) -> Counts:
-    """The counts of a trainset.
-
-    Raises:
-        InputError: it is that of a loaded model, without its ratings.
-    """
+    """Return the counts of a trainset."""
     import numpy as np
     import pandas as pd
 
-    from ..trainset import ArrayTrainset, IdTrainset
     from .arrays import rated, raw_ids
 
-    if isinstance(trainset, IdTrainset) and not isinstance(trainset, ArrayTrainset):
-        raise InputError("this trainset has no ratings: give the one from cf_trainset.pkl")
     users = pd.Series(list(map(str, raw_ids(trainset)[0])), dtype=str)
     of_app = is_app_user(users).to_numpy()
     ratings = np.diff(rated(trainset)[0])

@@ -216,7 +216,7 @@ def fit_films(
     import numpy as np
     from surprise import SVD, AlgoBase
 
-    from ..trainset import make_films_trainset
+    from ..trainset import make_items_trainset
 
     with failures():
         fitted = fit(cluster, ratings, count, parameters, seed, fingerprint)
@@ -224,7 +224,7 @@ def fit_films(
         users, moments = _second_moments(fitted.users)
         noise = _noise(fitted, ratings, min(1.0, MOST / count), seed)
     _check_finite(bi, qi, moments)
-    trainset = make_films_trainset(movie_ids.tolist(), scale, fitted.mean)
+    trainset = make_items_trainset(movie_ids.tolist(), scale, fitted.mean)
     model = SVD(n_factors=parameters.factors, n_epochs=parameters.epochs, random_state=seed)
     AlgoBase.fit(model, trainset)
     model.bu, model.pu = np.zeros(0), np.zeros((0, parameters.factors))
