@@ -18,7 +18,7 @@ from surprise import SVD, AlgoBase
 from tqdm import tqdm
 
 from ml.build_collaborative import save_models
-from ml.collaborative.algorithms.training import ALGORITHMS, PLAN, make_fit
+from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets import movielens
 from ml.collaborative.evaluation.protocol import ALL, Score, evaluate
 from ml.collaborative.evaluation.splits import k_folds, new_users
@@ -74,7 +74,7 @@ def compare_new_users(
         revealed: ratings known of each user held out.
         seed: of the users, the ratings and the training.
     """
-    fit = make_fit(algorithm, PLAN, seed)
+    fit = make_training(ALGORITHMS[algorithm], seed).fit
     split = new_users(table["user_id"], revealed, seed)
     held_out = set(table["user_id"].iloc[split.test])
     base = table[~table["user_id"].isin(held_out)]
@@ -89,7 +89,7 @@ def compare_new_users(
 
 def compare_known_users(table: pd.DataFrame, algorithm: str, seed: int) -> dict[str, Score]:
     """A fifth of the ratings held out: the trained vectors, and those folded in from the rest."""
-    fit = make_fit(algorithm, PLAN, seed)
+    fit = make_training(ALGORITHMS[algorithm], seed).fit
     split = next(k_folds(len(table), 5, seed))
     base = table.iloc[split.train]
     everyone = set(table["user_id"])

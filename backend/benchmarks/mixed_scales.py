@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ml.collaborative.algorithms.training import ALGORITHMS, PLAN, make_fit
+from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets import movielens
 from ml.collaborative.evaluation.protocol import APP, evaluate
 from ml.collaborative.evaluation.splits import FOLDS, Split, k_folds
@@ -60,7 +60,7 @@ def trainings(ml: pd.DataFrame, app: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def measure(ml: pd.DataFrame, app: pd.DataFrame, seed: int, bar: tqdm[Any]) -> pd.DataFrame:
     """`MEASURES` on the app's users, means over the folds; rows by training and algorithm."""
-    fits = {name: make_fit(name, PLAN, seed) for name in ALGORITHMS}
+    fits = {name: make_training(ALGORITHMS[name], seed).fit for name in ALGORITHMS}
     rows = []
     for train, test in k_folds(len(app), FOLDS, seed):
         for name, known in trainings(ml, app.iloc[train]).items():

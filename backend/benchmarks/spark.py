@@ -19,7 +19,7 @@ from surprise import SVD
 from benchmarks.local_als import fit_local_als
 from benchmarks.make_archive import draw_ratings
 from ml.collaborative.algorithms.svd import predict_pairs
-from ml.collaborative.algorithms.training import ALS, DEFAULTS, PLAN, make_fit
+from ml.collaborative.algorithms.training import ALGORITHMS, ALS, DEFAULTS, PLAN, make_training
 from ml.collaborative.evaluation.metrics import rmse
 from ml.collaborative.evaluation.splits import k_folds
 from ml.collaborative.ratings import make_ratings
@@ -71,7 +71,7 @@ def measure(ratings: int) -> None:
         peak = java_peak(cluster)
     iteration = (longer - shorter) / (MANY - FEW)
     fixed = shorter - FEW * iteration
-    local = make_fit("svd", PLAN, 0)
+    local = make_training(ALGORITHMS["svd"], 0).fit
     local(trainset)  # compiles
     epoch = seconds(local, trainset) / PLAN.epochs
     whole = fixed + parameters.epochs * iteration

@@ -1,85 +1,94 @@
 """Train collaborative filtering on MovieLens and the app's own ratings, and publish it.
 
-Run it in `backend/`: python -m ml.build_collaborative
+Run it beside the folder `ml`: python -m ml.build_collaborative
 """
 
 from __future__ import annotations
 
-import logging
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__" and not __package__:
-    print("error: run by path: use python -m ml.build_collaborative in backend/", file=sys.stderr)
+    print("error: run it as a module: python -m ml.build_collaborative", file=sys.stderr)
     sys.exit(2)
 
-from .collaborative import ratings
-from .collaborative.algorithms.training import ALGORITHMS, ALS, DEFAULTS, PLAN, Parameters, train
-from .collaborative.app_ratings.reading import read_app_ratings
-from .collaborative.build import run_build
-from .collaborative.cli import (
-    BUILD_CODES,
-    at_least,
-    folder,
-    make_parser,
-    positive,
-    print_lines,
-    run,
-    some_text,
-)
+from .collaborative import catalog, cli, datasets, ratings
+from .collaborative.algorithms.training import find_algorithm, make_training, train
 from .collaborative.errors import InputError, SourceError
+from .collaborative.options import make_build_options
 from .collaborative.paths import MODELS_DIR
-from .collaborative.provenance import TUNE_MINUTES
-from .collaborative.release import history, publishing
-from .collaborative.report import summary
-from .collaborative.spark.session import STORAGE_LEVELS
+from .collaborative.release import KEEP, ReleaseStore
+from .download_movielens import download_movielens_100k, load_movielens_ratings_with_tmdb_mapping
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
+    from numpy.typing import NDArray
     from surprise import SVD, Trainset
 
-logger = logging.getLogger("ml.collaborative.script")
+    from .collaborative.algorithms.training import Algorithm
+    from .collaborative.options import BuildOptions
+    from .collaborative.ratings import Counts
+    from .collaborative.spark.session import Cluster
 
 
-def get_real_user_ratings() -> pd.DataFrame:
-    """Every rating in the app's database, see `app_ratings.read_app_ratings`.
+def get_real_user_ratings(
+    *, required: bool = False, published: Counts | None = None
+) -> pd.DataFrame:
+    """Read every rating in the app's database, as the settings say.
+
+    Args:
+        required: whether a failure is an error, as in the script, and so is a database without
+            ratings where the published model has some.
+        published: counts of the published model.
 
     Returns:
-        Columns user_id (str, held as categories), movie_id (int64, TMDB) and rating (float64).
-        Empty where that is not configured, and, with a warning, where it fails.
+        Columns user_id (str, held as categories), movie_id (int64, TMDB) and rating (float64, 0.5
+        to 5). Empty where no database is configured and, with a warning, on any failure.
+
+    Raises:
+        InputError, SourceError: the ratings are required and cannot be read.
     """
+    from .collaborative.app_ratings import read_app_ratings, read_app_ratings_or_stop
+
+    if required:
+        return read_app_ratings_or_stop(published)
     try:
-        return read_app_ratings()[0]
+        return read_app_ratings()
     except (SourceError, InputError) as error:
-        logger.warning("%s; going on without app ratings", error)
+        cli.logger.warning("%s; going on without app ratings", error)
         return ratings.empty_ratings()
 
 
 def combine_ratings(ml_ratings: pd.DataFrame, real_ratings: pd.DataFrame) -> pd.DataFrame:
-    """One table of MovieLens's ratings, then the app's own; see `ratings.combine`."""
+    """Return one table of MovieLens's ratings, then the app's own.
+
+    Raises:
+        InputError: a table lacks a column, or has an invalid value.
+    """
     return ratings.combine(ml_ratings, real_ratings)
 
 
 def train_svd_model(
     combined_ratings: pd.DataFrame,
     *,
-    algorithm: str = "svd",
-    factors: int = PLAN.factors,
-    epochs: int = PLAN.epochs,
-    lr: float = PLAN.lr,
-    reg: float = PLAN.reg,
+    algorithm: str | Algorithm = "svd",
+    factors: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    reg: float | None = None,
     seed: int = 0,
 ) -> tuple[SVD, Trainset]:
     """Train a scikit-surprise SVD (matrix factorization with biases) on every rating.
 
     Args:
         combined_ratings: a ratings table; its order decides the order of the SGD steps.
-        algorithm: `svd`, scikit-surprise's own by SGD, or `bayesian`: by Gibbs sampling, with
-            smaller errors (see `bayesian`); it takes no `epochs`, `lr` and `reg`.
+        algorithm: `svd`: scikit-surprise's own, by SGD, by default with the plan's parameters; or
+            `bayesian`: by Gibbs sampling, with smaller errors, see `algorithms.bayesian`.
         factors: length of the film and user vectors.
         epochs: passes over the ratings.
         lr: learning rate of all parameters.
@@ -90,116 +99,156 @@ def train_svd_model(
         The trained model and the trainset it was trained on.
 
     Raises:
-        InputError: no ratings, or not a ratings table.
+        InputError: there are no ratings, or it is not a ratings table.
+        UsageError: there is no such algorithm, or it does not use one of the parameters.
         GateError: training diverged.
     """
-    return train(combined_ratings, algorithm, Parameters(factors, epochs, lr, reg), seed)
+    chosen = find_algorithm(algorithm) if isinstance(algorithm, str) else algorithm
+    asked = {"factors": factors, "epochs": epochs, "lr": lr, "reg": reg}
+    return train(combined_ratings, make_training(chosen, seed, **asked))
 
 
-def save_models(svd_model: SVD, trainset: Trainset, models_dir: str | None = None) -> None:
-    """Publish a release with `svd_model.pkl` and `cf_trainset.pkl` in `models_dir`.
+def save_models(
+    svd_model: SVD,
+    trainset: Trainset,
+    models_dir: str | None = None,
+    *,
+    draft: Mapping[str, Any] | None = None,
+    report: str | None = None,
+    held_out: NDArray[Any] | None = None,
+    keep: int = KEEP,
+    forced: bool = False,
+) -> None:
+    """Publish `svd_model.pkl` and `cf_trainset.pkl` in `models_dir`, as a new release.
 
-    It takes the place of what was there in one step, once it is whole on the disk; the gate of
-    the script is not asked.
+    It takes the place of the one before in one step, once it is whole on the disk. The gate is not
+    asked: that is the script's.
 
     Args:
         svd_model: a trained model.
-        trainset: what it was trained on, with its ratings.
+        trainset: what it was trained on.
         models_dir: default `ml/models`.
+        draft: what is known of the build, see `release.draft_manifest`.
+        report: HTML page about the build.
+        held_out: predictions for held-out ratings, see `evaluation.HoldOut.rows`.
+        keep: releases to keep, at least 1; the live one always stays.
+        forced: whether the gate refused it.
 
     Raises:
-        InputError: the trainset has no ratings, or its ids are no text and integers.
-        OSError: it could not be written; what was there stays.
+        InputError: the trainset's ids are not text and integers.
+        OSError: it could not be written; what was published stays.
     """
-    publishing.publish(svd_model, trainset, Path(models_dir or MODELS_DIR))
+    ReleaseStore(Path(models_dir or MODELS_DIR)).publish(
+        svd_model, trainset, draft=draft, report=report, held_out=held_out, keep=keep, forced=forced
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The script; returns its exit code."""
-    parser = make_parser(
+    """Run the script; return its exit code."""
+    parser = cli.make_parser(
         "ml.build_collaborative",
         "Train collaborative filtering and publish it to the models folder.",
-        BUILD_CODES,
+        cli.BUILD_CODES,
     )
+    cli.add_data_flags(parser)
+    cli.add_models_flag(parser)
+    cli.add_training_flags(parser)
     add = parser.add_argument
-    add("--models-dir", type=folder, default=MODELS_DIR, metavar="DIR",
-        help="where the artifacts go (default ml/models)")  # fmt: skip
-    add("--algorithm", choices=ALGORITHMS,
-        help="svd (default), or bayesian: slower, with smaller errors")  # fmt: skip
-    add("--cv", type=at_least(2), metavar="N", help="N-fold cross-validation before training")
-    add("--evaluate", action="store_true",
-        help="measure errors and rankings in several ways before training")  # fmt: skip
     add("--report", action="store_true",
-        help="leave a page about the build beside the artifacts, report.html")  # fmt: skip
-    add("--tune", type=at_least(1), metavar="N",
-        help="try N sets of the SVD's parameters and train with the best")  # fmt: skip
-    add("--tune-minutes", type=positive, metavar="M",
-        help=f"with --tune: end the trials after so long, default {TUNE_MINUTES}")  # fmt: skip
-    add("--factors", type=at_least(1),
-        help=f"length of the film and user vectors, default {PLAN.factors}; "
-        f"of --engine spark {DEFAULTS[ALS].factors}")  # fmt: skip
-    add(
-        "--epochs",
-        type=at_least(1),
-        help=f"of svd and spark: passes over the ratings, default {PLAN.epochs}; "
-        f"of spark {DEFAULTS[ALS].epochs}",
-    )
-    add("--lr", type=positive, help=f"of svd: learning rate, default {PLAN.lr}")
-    add("--reg", type=positive, help=f"of svd and spark: regularisation, default {PLAN.reg}; "
-        f"of spark {DEFAULTS[ALS].reg}")  # fmt: skip
-    add("--seed", type=at_least(0), default=0,
-        help="the same seed and data give the same model, default %(default)s")  # fmt: skip
-    add("--allow-missing-app-ratings", action="store_true",
-        help="build without app ratings where their database fails, or has none")  # fmt: skip
-    add("--force-publish", action="store_true",
-        help="publish a model that is not fit to be; its manifest says so")  # fmt: skip
-    add("--replace-real-model", action="store_true",
-        help="let a model of the generated sample replace one of real ratings")  # fmt: skip
+        help="leave report.html, a page about the build, beside the published files")  # fmt: skip
     add("--if-changed", action="store_true",
         help="build only where ratings, parameters or versions have changed")  # fmt: skip
-    add("--keep", type=at_least(1), default=publishing.KEEP, metavar="N",
-        help="releases to keep, default %(default)s; the live one always stays")  # fmt: skip
-    _add_spark(parser)
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--list", action="store_true",
-        help="show the releases, and which is live, instead of a build")  # fmt: skip
-    instead.add_argument("--rollback", nargs="?", const="", metavar="ID",
-        help="make an older release live instead of a build: ID, or the one before")  # fmt: skip
-    return run(_work, parser.parse_args(argv))
-
-
-def _add_spark(parser: argparse.ArgumentParser) -> None:
-    """The flags of training on a Spark cluster."""
-    group = parser.add_argument_group("on a Spark cluster", "see requirements-spark.txt")
-    add = group.add_argument
-    add("--engine", choices=("local", "spark"), default="local",
-        help="local (default), or spark: ALS on a Spark cluster")  # fmt: skip
-    add("--master", metavar="URL",
-        help="spark://HOST:PORT, yarn, ...; default local[*], or spark-submit's")  # fmt: skip
-    add("--ratings", metavar="PATH", type=some_text,
-        help="ratings in place of MovieLens's and the app's: Parquet or .csv on any Hadoop path, "
-        "or a jdbc: URL; columns user_id, movie_id (TMDB) and rating")  # fmt: skip
-    add("--films-only", action="store_true",
-        help="release films alone, users to be folded in, however few there are")  # fmt: skip
-    add("--user-vectors", metavar="PATH", type=some_text,
-        help="with a release of films alone: write users' vectors there as Parquet")  # fmt: skip
-    add("--checkpoint-dir", metavar="PATH", type=some_text,
-        help="keep what is done there, so that a build that was killed resumes")  # fmt: skip
-    add("--partitions", type=at_least(1), metavar="N", help="default: a million ratings in each")
-    add("--storage-level", choices=STORAGE_LEVELS,
-        help="of what is kept between steps, default by size")  # fmt: skip
+    add("--keep", type=cli.at_least(1), default=KEEP, metavar="N",
+        help="releases to keep (default %(default)s); the live one always stays")  # fmt: skip
+    add("--allow-missing-app-ratings", action="store_true",
+        help="build without app ratings where they cannot be read or are gone")  # fmt: skip
+    add("--force-publish", action="store_true",
+        help="publish what the gate refuses, or a sample over real ratings")  # fmt: skip
+    cli.add_noise_flags(parser)
+    spark = parser.add_argument_group("on a Spark cluster", "see docs/spark.md").add_argument
+    spark("--spark", nargs="?", const="", metavar="MASTER",
+        help="train by ALS there: spark://HOST:PORT, yarn, … (default local[*])")  # fmt: skip
+    spark("--ratings", type=cli.some_text, metavar="PATH",
+        help="ratings in place of MovieLens's and the app's: Parquet, .csv or jdbc:")  # fmt: skip
+    spark("--item-only", nargs="?", const="", metavar="PATH",
+        help="release no users (they are folded in); write their vectors to PATH")  # fmt: skip
+    spark("--checkpoint-dir", type=cli.some_text, metavar="PATH",
+        help="keep stages that are done, so that a build that was killed resumes")  # fmt: skip
+    return cli.run(_work, parser.parse_args(argv))
 
 
 def _work(args: argparse.Namespace) -> None:
-    if args.list:
-        print_lines(
-            summary.describe_releases(args.models_dir, history.list_releases(args.models_dir))
-        )
-    elif args.rollback is not None:
-        live, before = publishing.roll_back(args.models_dir, args.rollback)
-        print_lines([summary.describe_rollback(live, before)])
-    else:
-        run_build(args)
+    from .collaborative import build
+
+    options = make_build_options(args)
+    with build.cluster_of(options) as cluster:
+        _build(options, cluster)
+
+
+def _build(options: BuildOptions, cluster: Cluster | None) -> None:
+    """Do the plan: MovieLens, the app's ratings, one table, a model, two files."""
+    from .collaborative import build, report
+
+    started = time.monotonic()
+    films = catalog.resolve_catalog(options.catalog, options.dataset)
+    store = ReleaseStore(options.models_dir)
+    store.check_place()
+    training = build.place(options.training, cluster)
+    given = build.load_given(options, cluster, films)
+    with store.locked():
+        live = build.read_live(store, options)
+        if given is not None:
+            combined = given.table
+        else:
+            if options.dataset == "ml-100k":
+                download_movielens_100k(str(options.data_dir))
+            movielens = load_movielens_ratings_with_tmdb_mapping(
+                str(options.data_dir), dataset=options.dataset,
+                catalog=catalog.ALL if films is None else films,
+            )  # fmt: skip
+            for line in datasets.describe(movielens, films):
+                cli.logger.info("%s", line)
+            app = (
+                get_real_user_ratings(
+                    required=not options.allow_missing_app_ratings, published=live.counts
+                )
+                if options.dataset != "sample"
+                else ratings.empty_ratings()
+            )
+            combined = combine_ratings(movielens, app)
+        inputs = build.describe_inputs(options, combined, given)
+        if options.if_changed and (same := store.find_same(inputs)):
+            store.prune(options.keep)
+            if not options.quiet:
+                cli.print_lines([report.describe_unchanged(same, store.live_id())])
+            return
+        if given is None or given.whole is None:
+            model, vectors = train_svd_model(combined, **training.as_keywords()), None
+        else:
+            model, vectors = build.train_items(cluster, given.whole, training)
+        draft = build.draft(model, combined, films, inputs, given)
+        verdict = build.judge(store, options, training, combined, model, live, draft)
+        page = build.make_page(options, verdict, combined, model[0], films, live)
+        if not (verdict.passed or options.force_publish):
+            raise build.refuse(store, options, model, verdict, page)
+        save_models(
+            *model, str(options.models_dir), draft=verdict.manifest, report=page,
+            held_out=verdict.held_out.rows() if verdict.held_out else None, keep=options.keep,
+            forced=not verdict.passed,
+        )  # fmt: skip
+        release = store.live_folder()
+        build.write_vectors(options, vectors, release.name)
+        if not options.quiet:
+            lines = report.describe_build(
+                release,
+                store.models_dir,
+                combined,
+                films,
+                model[0],
+                verdict,
+                time.monotonic() - started,
+            )
+            cli.print_lines(lines)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,49 @@
-"""Collaborative filtering for a movie app."""
+"""Collaborative filtering for a movie app: what its service imports.
+
+from ml.collaborative import load_collaborative
+model = load_collaborative()
+films = model.recommend(user_id, 10)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import (
+    DamagedReleaseError as DamagedReleaseError,
+)
+from .errors import MissingReleaseError as MissingReleaseError
+from .errors import MlError as MlError
+from .errors import MovieIdError as MovieIdError
+from .errors import NewerReleaseError as NewerReleaseError
+from .errors import OtherVersionsError as OtherVersionsError
+from .errors import RatingError as RatingError
+from .errors import ReleaseError as ReleaseError
+from .errors import RequestError as RequestError
+from .errors import UserIdError as UserIdError
+
+if TYPE_CHECKING:
+    from .release import load_models as load_models
+    from .serving import CollaborativeModel as CollaborativeModel
+    from .serving import FoldedUser as FoldedUser
+    from .serving import Recommendation as Recommendation
+    from .serving import load_collaborative as load_collaborative
 
 __version__ = "0.2.0"
+
+_ROOMS = {
+    "load_models": "release",
+    "CollaborativeModel": "serving",
+    "FoldedUser": "serving",
+    "Recommendation": "serving",
+    "load_collaborative": "serving",
+}
+"""Where the names are that take NumPy to import: they are imported on first use."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_ROOMS[name]}", __name__), name)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import InputError
+from .paths import CATALOG
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALL = "all"
 """Instead of a path: every film that has a TMDB id."""
@@ -16,6 +21,33 @@ _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\f\r")
 
 class CatalogMissingError(InputError):
     """There is no catalog file."""
+
+
+def resolve_catalog(
+    catalog: str | Path | frozenset[int] | None, dataset: str
+) -> frozenset[int] | None:
+    """Return the TMDB ids that are meant; None stands for every film.
+
+    Args:
+        catalog: the ids; the path of a dump of them; `ALL`; or None: the app's catalog, and for the
+            generated sample every film.
+        dataset: what the ratings are from.
+
+    Raises:
+        InputError: see `read_catalog`.
+    """
+    if isinstance(catalog, frozenset):
+        return catalog
+    if catalog is None:
+        catalog = ALL if dataset == "sample" else CATALOG
+    return None if str(catalog) == ALL else read_catalog(catalog)
+
+
+def describe_coverage(table: pd.DataFrame, catalog: Collection[int]) -> str:
+    """Return a line on how much of the catalog has ratings."""
+    covered = len(set(table["movie_id"].unique()) & set(catalog))
+    share = covered / len(catalog)
+    return f"{covered:,} of the catalog's {len(catalog):,} films have ratings ({share:.1%})"
 
 
 def read_catalog(path: str | Path) -> frozenset[int]:

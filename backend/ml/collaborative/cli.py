@@ -1,4 +1,4 @@
-"""What the two scripts share: their common flags, log lines, and errors as exit codes."""
+"""What the command lines share: flags, log lines, and errors as exit codes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .catalog import ALL, read_catalog
+from .algorithms.training import ALGORITHMS, PLAN
+from .catalog import ALL
 from .datasets.movielens import DEFAULT_DATASET, NAMES
 from .errors import MlError
-from .paths import CATALOG, DATA_DIR
+from .paths import DATA_DIR, MODELS_DIR
+from .spark import ALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 INTERRUPTED = 130
+SHOWN = 5
+"""A user's favourite films that are printed."""
 EXIT_CODES = """\
 exit codes:
   0  done
@@ -26,128 +30,136 @@ exit codes:
   2  wrong usage
   3  an input is missing or not what it should be
 """
-DOWNLOAD_CODES = f"""\
+SOURCE_CODES = f"""\
 {EXIT_CODES}\
-  4  MovieLens could not be reached
+  4  MovieLens or the app's database could not be reached
 """
 BUILD_CODES = f"""\
 {EXIT_CODES}\
-  4  MovieLens or the app's database could not be read, or the app's ratings are gone that the
-     published model has, or a Spark cluster could not be reached or failed
-  5  the trained model is not fit to be published
-On every code but 0 what was published stays as it was.
+  4  MovieLens or the app's database could not be read, or the published model has app ratings
+     and none came, or a Spark cluster failed
+  5  the gate refused the model
+On every code but 0 the published files stay as they were.
 """
 
 logger = logging.getLogger(__package__)
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose errors are a line, not buried beneath the usage of every flag."""
+    """A parser whose errors are one line, not buried beneath the usage of every flag."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is; exit 2."""
         self.exit(2, f"error: {message}\nsee {self.prog} --help\n")
 
 
-def make_parser(module: str, description: str, exit_codes: str) -> argparse.ArgumentParser:
-    """A parser with the flags that both scripts take; its help ends with the exit codes."""
-    parser = Parser(
+def make_parser(module: str, description: str, exit_codes: str = "") -> argparse.ArgumentParser:
+    """Return a parser without flags, whose help ends with the exit codes."""
+    return Parser(
         prog=f"python -m {module}",
         description=description,
         epilog=exit_codes,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # what a shortened flag means would change with the next flag
+        allow_abbrev=False,  # a shortened flag would change its meaning with the next new flag
     )
-    parser.add_argument(
-        "--dataset",
-        choices=NAMES,
-        default=DEFAULT_DATASET,
-        help=f"ratings to use (default {DEFAULT_DATASET}; sample is generated, for a first try)",
-    )
-    parser.add_argument(
-        "--catalog",
-        type=catalog_path,
-        metavar="PATH|all",
-        help="the app's TMDB ids, a joblib dump (default ml/models/movie_ids.pkl), "
-        "or all: every film that has a TMDB id (the default for the sample)",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=folder,
-        default=DATA_DIR,
-        metavar="DIR",
-        help="where MovieLens files are kept (default ml/data)",
-    )
-    add_noise(parser)
-    return parser
 
 
-def add_noise(parser: argparse.ArgumentParser) -> None:
-    """The flags that every script has: how much it says."""
+def add_noise_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --quiet and --verbose."""
     noise = parser.add_mutually_exclusive_group()
     noise.add_argument(
         "--quiet",
         action="store_true",
-        help="no log, no summary: only warnings, errors and what other flags ask for",
+        help="print warnings, errors and what was asked for, nothing else",
     )
-    noise.add_argument("--verbose", action="store_true", help="more log lines")
+    noise.add_argument("--verbose", action="store_true", help="print more log lines")
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which ratings are read."""
+    add = parser.add_argument
+    add("--dataset", choices=NAMES, default=DEFAULT_DATASET,
+        help="ratings to use (default %(default)s; sample is generated)")  # fmt: skip
+    add("--catalog", type=catalog_path, metavar="PATH|all",
+        help="the app's TMDB ids, a joblib dump (default ml/models/movie_ids.pkl), "
+        "or all: every film that has a TMDB id (the default for the sample)")  # fmt: skip
+    add_data_dir_flag(parser)
+
+
+def add_data_dir_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --data-dir."""
+    parser.add_argument("--data-dir", type=folder, default=DATA_DIR, metavar="DIR",
+        help="where MovieLens files are kept (default ml/data)")  # fmt: skip
+
+
+def add_models_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --models-dir."""
+    parser.add_argument("--models-dir", type=folder, default=MODELS_DIR, metavar="DIR",
+        help="where the releases are (default ml/models)")  # fmt: skip
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose an algorithm, its parameters and its seed."""
+    als, add = ALS.defaults, parser.add_argument
+    add("--algorithm", choices=list(ALGORITHMS),
+        help="svd (default), or bayesian: slower, with smaller errors")  # fmt: skip
+    add("--factors", type=at_least(1),
+        help=f"length of the vectors (default {PLAN.factors}; ALS {als.factors})")  # fmt: skip
+    add("--epochs", type=at_least(1),
+        help=f"svd, ALS: passes (default {PLAN.epochs}; ALS {als.epochs})")  # fmt: skip
+    add("--lr", type=positive, help=f"svd: learning rate (default {PLAN.lr})")
+    add("--reg", type=positive,
+        help=f"svd, ALS: regularisation (default {PLAN.reg}; ALS {als.reg})")  # fmt: skip
+    add("--seed", type=at_least(0), default=0,
+        help="the same seed and data give the same model (default %(default)s)")  # fmt: skip
 
 
 def folder(text: str) -> Path:
-    """An argparse type: the path of a folder, which need not exist yet."""
+    """Return the path of a folder, which need not exist yet (an argparse type)."""
     path = Path(text)
     if not text or (path.exists() and not path.is_dir()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
     return path
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
-    """An argparse type: an integer from `lowest` to what NumPy takes as a seed."""
+    """Return an argparse type: an integer from `lowest` to what NumPy takes as a seed."""
 
     def integer(text: str) -> int:
         if not (text.isdecimal() and lowest <= int(text) < 2**32):
-            raise argparse.ArgumentTypeError(f"{text!r} is no integer from {lowest} to {2**32 - 1}")
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not an integer from {lowest} to {2**32 - 1}"
+            )
         return int(text)
 
     return integer
 
 
 def positive(text: str) -> float:
-    """An argparse type: a finite number above zero."""
+    """Return a finite number above zero (an argparse type)."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
 
 
 def some_text(text: str) -> str:
-    """An argparse type: text that is not blank."""
+    """Return text that is not blank (an argparse type)."""
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a path or URL, found nothing")
     return text
 
 
 def catalog_path(text: str) -> str:
-    """An argparse type: the path of a catalog, or `all`."""
+    """Return the path of a catalog, or `all` (an argparse type)."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is no path: name a joblib dump, or say {ALL}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path: name a joblib dump, or {ALL}")
     if text != ALL and text.lower() == ALL and not Path(text).exists():
         raise argparse.ArgumentTypeError(f"there is no file {text!r}; for every film say {ALL}")
     return text
-
-
-def resolve_catalog(catalog: str | Path | None, dataset: str) -> frozenset[int] | None:
-    """The catalog's ids; None stands for every film (the sample's default).
-
-    Raises:
-        InputError: see `catalog.read_catalog`.
-    """
-    if catalog is None:
-        catalog = ALL if dataset == "sample" else CATALOG
-    return None if str(catalog) == ALL else read_catalog(catalog)
 
 
 def print_lines(lines: Sequence[str]) -> None:
@@ -160,7 +172,7 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run a script's work; return its exit code, any error said in a line on stderr."""
+    """Run a command's work; return its exit code, with any error as a line on stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger.addHandler(handler)
@@ -170,7 +182,7 @@ def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
     try:
         from .settings import read_settings
 
-        read_settings()  # what is wrong with them is said at once
+        read_settings()  # an unusable setting is an error at once, whatever the command
         work(args)
     except MlError as error:
         code, message = error.exit_code, str(error)
@@ -182,10 +194,8 @@ def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
     except ModuleNotFoundError as error:
         code, message = (
             1,
-            (
-                f"the package {error.name} is not installed: use the Python of .venv, "
-                "or install requirements.txt"
-            ),
+            f"the package {error.name} is not installed: use the Python of .venv, "
+            "or install requirements.txt",
         )
     except MemoryError as error:
         code, message = 1, f"not enough memory: {error}"

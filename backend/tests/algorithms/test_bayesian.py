@@ -13,7 +13,7 @@ from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative.algorithms.bayesian import Samples, compile_samples, fit_bayesian
 from ml.collaborative.algorithms.fold_in import implied
 from ml.collaborative.algorithms.loops.gibbs import compiled_side, sample_side
-from ml.collaborative.algorithms.training import PLAN, make_fit
+from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import InputError, UsageError
 from ml.collaborative.evaluation.protocol import evaluate
@@ -198,7 +198,7 @@ def test_what_is_asked_for_wrongly_is_refused() -> None:
 
 def test_errors_on_real_ratings_are_far_below_the_svds(real_ratings: pd.DataFrame) -> None:
     """Two of five folds of ML-100K; what all of them give is in benchmarks/RESULTS.md."""
-    fits = {name: make_fit(name, PLAN, 0) for name in ("svd", "bayesian")}
+    fits = {name: make_training(ALGORITHMS[name], 0).fit for name in ("svd", "bayesian")}
     splits = list(k_folds(len(real_ratings), 5, 0))[:2]
     scores = {score.model: score.measures for score in evaluate(real_ratings, splits, fits)}
     assert 0.868 < scores["bayesian"].rmse < 0.880

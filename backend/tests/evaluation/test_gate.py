@@ -15,9 +15,9 @@ from helpers import contents
 from ml.build_collaborative import train_svd_model
 from ml.collaborative.algorithms.training import PLAN
 from ml.collaborative.datasets.sample import film_titles, sample_ratings
-from ml.collaborative.evaluation import hold_out as hold_out_module
+from ml.collaborative.evaluation import held_out as hold_out_module
 from ml.collaborative.evaluation.gate import Published, check_model
-from ml.collaborative.evaluation.hold_out import hold_out
+from ml.collaborative.evaluation.held_out import hold_out
 from ml.collaborative.evaluation.splits import fixed_fifth
 from ml.collaborative.ratings import Counts, combine, empty_ratings, make_ratings
 from ml.collaborative.release.live import live_folder

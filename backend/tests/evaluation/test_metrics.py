@@ -8,6 +8,7 @@ import pytrec_eval
 from surprise import Prediction, accuracy
 
 from ml.collaborative.evaluation import metrics
+from ml.collaborative.top_n import top_films
 
 
 def test_errors_by_hand() -> None:
@@ -40,8 +41,8 @@ def test_coverage_and_popularity_by_hand() -> None:
 def test_the_best_unseen_films_come_first_and_ties_by_inner_id() -> None:
     scores = np.array([[1.0, 3.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
     seen = np.array([[0, 0, 0, 0], [1, 1, 1, 0], [0, 1, 0, 0]], dtype=bool)
-    assert metrics.top_films(scores, seen, 2).tolist() == [[1, 2], [3, -1], [0, 2]]
-    assert metrics.top_films(scores[:, :1], seen[:, :1], 2).tolist() == [[0, -1], [-1, -1], [0, -1]]
+    assert top_films(scores, seen, 2).tolist() == [[1, 2], [3, -1], [0, 2]]
+    assert top_films(scores[:, :1], seen[:, :1], 2).tolist() == [[0, -1], [-1, -1], [0, -1]]
 
 
 def test_measures_agree_with_libraries_on_random_lists() -> None:
@@ -50,7 +51,7 @@ def test_measures_agree_with_libraries_on_random_lists() -> None:
     scores = rng.normal(size=(users, films))
     relevant = rng.random((users, films)) < 0.1
     relevant[:, 0] = True
-    top = metrics.top_films(scores, np.zeros_like(relevant))
+    top = top_films(scores, np.zeros_like(relevant))
     hits = np.take_along_axis(relevant, top, axis=1)
     liked = relevant.sum(axis=1)
     evaluator = pytrec_eval.RelevanceEvaluator(
@@ -79,7 +80,7 @@ def test_the_best_films_are_those_of_a_full_stable_sort() -> None:
     for films in (3, 10, 11, 200):
         scores = rng.integers(0, 6, (50, films)).astype(float)  # many ties
         seen = rng.random((50, films)) < 0.4
-        found = metrics.top_films(scores, seen)
+        found = top_films(scores, seen)
         for row in range(50):
             order = sorted(np.flatnonzero(~seen[row]), key=lambda i: (-scores[row, i], i))[:10]
             assert found[row].tolist() == order + [-1] * (10 - len(order))

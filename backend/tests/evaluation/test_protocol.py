@@ -10,7 +10,7 @@ from surprise import SVD, AlgoBase, BaselineOnly, Dataset, Reader, accuracy
 from surprise.model_selection import KFold
 
 from ml.collaborative.algorithms.svd import fit_svd
-from ml.collaborative.algorithms.training import PLAN, make_fit
+from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import InputError
 from ml.collaborative.evaluation import protocol as evaluation
@@ -117,7 +117,9 @@ def test_rankings_leave_out_what_was_seen_and_are_measured_by_group() -> None:
 
 def test_baselines_stand_beside_the_models() -> None:
     table = sample_ratings().head(3000)
-    scores = evaluate(table, list(k_folds(3000, 2, 0)), {"planted": make_fit("svd", PLAN, 0)})
+    scores = evaluate(
+        table, list(k_folds(3000, 2, 0)), {"planted": make_training(ALGORITHMS["svd"], 0).fit}
+    )
     by_name = {score.model: score.measures for score in scores}
     assert list(by_name) == ["planted", "user and item biases", "global mean", "most rated"]
     assert by_name["global mean"].ndcg is None
@@ -131,15 +133,15 @@ def test_a_split_with_a_leak_is_not_evaluated() -> None:
     table = sample_ratings().head(100)
     leaky = Split(np.arange(60), np.arange(59, 100))
     with pytest.raises(InputError, match="1 of the 41 held-out ratings are in the training"):
-        evaluate(table, [leaky], {"SVD": make_fit("svd", PLAN, 0)})
+        evaluate(table, [leaky], {"SVD": make_training(ALGORITHMS["svd"], 0).fit})
 
 
 def test_users_are_ranked_in_blocks_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     table = sample_ratings()
     splits = list(k_folds(len(table), 5, 0))[:1]
-    whole = evaluate(table, splits, {"SVD": make_fit("svd", PLAN, 0)})
+    whole = evaluate(table, splits, {"SVD": make_training(ALGORITHMS["svd"], 0).fit})
     monkeypatch.setattr(evaluation, "CELLS_AT_ONCE", 7 * 124)
-    assert evaluate(table, splits, {"SVD": make_fit("svd", PLAN, 0)}) == whole
+    assert evaluate(table, splits, {"SVD": make_training(ALGORITHMS["svd"], 0).fit}) == whole
 
 
 def test_a_few_app_ratings_are_measured_where_they_can_be() -> None:
@@ -151,7 +153,7 @@ def test_a_few_app_ratings_are_measured_where_they_can_be() -> None:
     table = combine(table, app)
     for seed in range(4):
         splits = list(k_folds(len(table), 5, seed))
-        found = evaluate(table, splits, {"SVD": make_fit("svd", PLAN, 0)})
+        found = evaluate(table, splits, {"SVD": make_training(ALGORITHMS["svd"], 0).fit})
         [score] = [one for one in found if (one.model, one.users) == ("SVD", APP)]
         assert score.ratings == 6
         assert score.measures.rmse is not None

@@ -20,7 +20,7 @@ from ml.collaborative.algorithms.svd import fit_svd, predict_pairs
 from ml.collaborative.algorithms.training import PLAN, Parameters, make_fit
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.evaluation import metrics
-from ml.collaborative.evaluation.hold_out import hold_out
+from ml.collaborative.evaluation.held_out import hold_out
 from ml.collaborative.ratings import make_ratings, table_hash
 from ml.collaborative.release.live import live_folder
 from ml.collaborative.release.manifest import read_manifest

@@ -14,14 +14,18 @@ from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
+import joblib
+import numpy as np
+from surprise import SVD, AlgoBase
+from threadpoolctl import threadpool_limits
+
 from ..progress import progress_bar
+from .loops.gibbs import compiled_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
-    from surprise import SVD
 
     from ..trainset import ArrayTrainset
     from .training import Predict, Watch
@@ -82,11 +86,6 @@ def fit_bayesian(
     Raises:
         InputError: see `ArrayTrainset.check`.
     """
-    import joblib
-    import numpy as np
-    from surprise import SVD, AlgoBase
-    from threadpoolctl import threadpool_limits
-
     trainset.check()
     problem = _Problem(trainset)
     kept, rows = sweeps - burn_in, rank + 2
@@ -136,8 +135,6 @@ class _Problem:
     """The ratings as the sampler reads them, by user and by item."""
 
     def __init__(self, trainset: ArrayTrainset) -> None:
-        import numpy as np
-
         rows = trainset.by_user
         self.user_starts, self.items = rows.starts, rows.others
         self.user_counts = np.diff(rows.starts)
@@ -164,10 +161,6 @@ class _Problem:
             samples: to be filled.
             step: called after each sweep with the training RMSE and, of those, the sample.
         """
-        import numpy as np
-
-        from .loops.gibbs import compiled_side
-
         draw_side = compiled_side()
         rng = np.random.default_rng(seed)
         n, factors = len(self.centred), samples.users.shape[1]
@@ -223,8 +216,6 @@ def _predict_sample(
     item_ids: NDArray[np.integer],
 ) -> NDArray[np.float64]:
     """See `training.Predict`."""
-    import numpy as np
-
     products: NDArray[np.float64] = np.einsum("fn,fn->n", users[:, user_ids], items[:, item_ids])
     return constant + products
 
@@ -237,8 +228,6 @@ def _draw_priors(
     From their conditional distributions, under Normal(0, 1 / precision) for the mean and
     Gamma(1/2, 1/2) for the precision.
     """
-    import numpy as np
-
     sizes = np.array([group.shape[1] for group in groups])[:, None]
     sums = np.array([group.sum(axis=1) for group in groups])
     squares = np.array([np.square(group).sum(axis=1) for group in groups])
@@ -272,8 +261,6 @@ def compile_samples(
         factors: columns of pu and qi; those beyond the product's rank are zero.
         seed: of the subspace iteration's start.
     """
-    import numpy as np
-
     biases, stacks, centres = [], [], []
     for side, arrays, count in ((0, samples.users, counts[0]), (1, samples.items, counts[1])):
         biases.append(arrays[:, side].mean(axis=0, dtype=np.float64))
@@ -308,8 +295,6 @@ def _cut(
     seed: np.random.SeedSequence,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two narrow matrices whose product is nearest to left @ right.T."""
-    import numpy as np
-
     width = min(factors + OVERSAMPLING, len(left), len(right))
     start = np.random.default_rng(seed).standard_normal((len(right), width))
     basis = right.T @ start.astype(np.float32)

@@ -6,16 +6,19 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from surprise import SVD, AlgoBase
+
 from ..errors import GateError
 from ..progress import progress_bar
+from .loops.sgd import aligned_rows, compiled_epoch
+from .parallel_sgd import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    import numpy as np
     from numpy.typing import NDArray
-    from surprise import SVD
 
     from ..trainset import ArrayTrainset, Rows
     from .training import Watch
@@ -60,12 +63,6 @@ def fit_svd(
         InputError: ids out of range, or ratings that are not finite.
         GateError: training diverged.
     """
-    import numpy as np
-    from surprise import SVD, AlgoBase
-
-    from .loops.sgd import aligned_rows, compiled_epoch
-    from .parallel_sgd import in_parallel
-
     trainset.check()
     model = SVD(n_factors=factors, n_epochs=epochs, lr_all=lr, reg_all=reg, random_state=seed)
     AlgoBase.fit(model, trainset)
@@ -119,8 +116,6 @@ def predict_pairs(
         users: inner ids, (n,); -1 where the model does not know the user.
         items: inner ids, (n,); -1 where the model does not know the item.
     """
-    import numpy as np
-
     known_user, known_item = users >= 0, items >= 0
     estimates = np.full(len(users), model.trainset.global_mean)
     estimates[known_user] += model.bu[users[known_user]]

@@ -1,40 +1,33 @@
-"""The algorithms by name, and their parameters."""
+"""The algorithms by name, their parameters, and a training: an algorithm with both and a seed."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
-from functools import partial
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..ratings import check_ratings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
     from surprise import SVD
 
-    from ..spark.session import Cluster
     from ..trainset import ArrayTrainset
 
     Predict = Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.float64]]
-    """Predictions (n,) of pairs of inner user and item ids, (n,) each, not clipped or clipped."""
+    """Returns predictions (n,) of pairs of inner user and item ids, (n,) each, clipped or not."""
     Watch = Callable[[int, Predict], None]
-    """Called after each epoch of the SVD, with 0 and the model so far; and of the Bayesian training
-    with the chain's number and each of the samples whose mean is to be the model."""
+    """Called after each epoch of the SVD with 0 and the model so far; by the Bayesian training with
+    the number of the chain and each sample of which the model is the mean."""
+    Fit = Callable[[ArrayTrainset, "Parameters", int, Watch | None], SVD]
+    """Trains a model: trainset, parameters, seed, and what is called meanwhile."""
 
 logger = logging.getLogger(__name__)
-
-ALGORITHMS = {"svd": "SVD", "bayesian": "Bayesian"}
-"""What people call them, by name."""
-ALS = "als"
-"""The algorithm of --engine spark."""
-TITLES = ALGORITHMS | {ALS: "ALS"}
-"""What people call all of them."""
 
 
 @dataclass(frozen=True)
@@ -44,87 +37,159 @@ class Parameters:
     factors: int = 100
     """Length of the film and user vectors."""
     epochs: int = 20
-    """Passes over the ratings, of `svd` as the two below."""
+    """Passes over the ratings."""
     lr: float = 0.005
     """Learning rate of all parameters."""
     reg: float = 0.02
     """Regularisation of all parameters."""
 
     def as_flags(self) -> str:
-        """As one would type them."""
+        """Return them as one would type them."""
         return " ".join(f"--{name} {value:g}" for name, value in asdict(self).items())
 
 
 PLAN = Parameters()
-DEFAULTS = {"svd": PLAN, "bayesian": PLAN, ALS: Parameters(factors=20, epochs=10, reg=0.15)}
-"""By algorithm."""
 
 
-def make_fit(
-    algorithm: str,
-    parameters: Parameters,
-    seed: int,
-    watch: Watch | None = None,
-    *,
-    cluster: Cluster | None = None,
-) -> Callable[[ArrayTrainset], SVD]:
-    """What trains a model on a trainset; `als` on a cluster, which nobody watches.
+@dataclass(frozen=True)
+class Algorithm:
+    """A way to train a model."""
+
+    name: str
+    """As in `--algorithm` and the manifest."""
+    title: str
+    """For people."""
+    defaults: Parameters
+    uses: tuple[str, ...]
+    """Which of the parameters it reads."""
+    fit: Fit
+    describe: Callable[[Parameters], dict[str, float]]
+    """Returns every number that decides the result, but the seed, by name."""
+    samples: bool = False
+    """Whether the model is the mean of samples, rather than the last of many epochs."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """An algorithm with its parameters and seed."""
+
+    algorithm: Algorithm
+    parameters: Parameters
+    seed: int = 0
+
+    @property
+    def title(self) -> str:
+        """For people: the algorithm, and whether its parameters were chosen by hand."""
+        default = self.parameters == self.algorithm.defaults
+        return self.algorithm.title + ("" if default else " as asked for")
+
+    def fit(self, trainset: ArrayTrainset, watch: Watch | None = None) -> SVD:
+        """Train a model.
+
+        Raises:
+            InputError: the trainset has no ratings, or invalid ones.
+            GateError: training diverged.
+        """
+        return self.algorithm.fit(trainset, self.parameters, self.seed, watch)
+
+    def as_keywords(self) -> dict[str, Any]:
+        """Return it as the keyword arguments of the plan's `train_svd_model`."""
+        used = {name: getattr(self.parameters, name) for name in self.algorithm.uses}
+        return {"algorithm": self.algorithm, "seed": self.seed, **used}
+
+    def describe(self) -> dict[str, float]:
+        """Return every number that decides the result, but the seed, by name."""
+        return self.algorithm.describe(self.parameters)
+
+
+def _fit_svd(
+    trainset: ArrayTrainset, parameters: Parameters, seed: int, watch: Watch | None
+) -> SVD:
+    from .svd import fit_svd
+
+    return fit_svd(trainset, **asdict(parameters), seed=seed, watch=watch)
+
+
+def _fit_bayesian(
+    trainset: ArrayTrainset, parameters: Parameters, seed: int, watch: Watch | None
+) -> SVD:
+    from .bayesian import fit_bayesian
+
+    return fit_bayesian(trainset, factors=parameters.factors, seed=seed, watch=watch)
+
+
+def _describe_bayesian(parameters: Parameters) -> dict[str, float]:
+    from .bayesian import BURN_IN, CHAINS, RANK, SWEEPS
+
+    return {
+        "factors": parameters.factors, "rank": RANK, "chains": CHAINS, "sweeps": SWEEPS,
+        "burn_in": BURN_IN,
+    }  # fmt: skip
+
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    found.name: found
+    for found in (
+        Algorithm("svd", "SVD", PLAN, ("factors", "epochs", "lr", "reg"), _fit_svd, asdict),
+        Algorithm(
+            "bayesian",
+            "Bayesian",
+            PLAN,
+            ("factors",),
+            _fit_bayesian,
+            _describe_bayesian,
+            samples=True,
+        ),
+    )
+}
+"""By name. ALS on a Spark cluster is made by `spark.make_als`, since it needs the cluster."""
+
+
+def find_algorithm(name: str) -> Algorithm:
+    """Return the algorithm of this name.
 
     Raises:
-        UsageError: there is no such algorithm.
+        UsageError: there is none.
     """
-    if algorithm == ALS:
-        from ..spark.als import fit_als
-
-        return partial(fit_als, parameters=parameters, seed=seed, cluster=cluster)
-    if algorithm == "svd":
-        from .svd import fit_svd
-
-        return partial(fit_svd, **asdict(parameters), seed=seed, watch=watch)
-    if algorithm == "bayesian":
-        from .bayesian import fit_bayesian
-
-        return partial(fit_bayesian, factors=parameters.factors, seed=seed, watch=watch)
-    raise UsageError(f"algorithm {algorithm!r} is none of {', '.join(ALGORITHMS)}")
+    if name not in ALGORITHMS:
+        raise UsageError(f"found algorithm {name!r}, expected one of {', '.join(ALGORITHMS)}")
+    return ALGORITHMS[name]
 
 
-def train(
-    table: pd.DataFrame,
-    algorithm: str,
-    parameters: Parameters,
-    seed: int,
-    *,
-    cluster: Cluster | None = None,
-) -> tuple[SVD, ArrayTrainset]:
-    """A model of every row of a ratings table, and the trainset it was trained on.
+def make_training(algorithm: Algorithm, seed: int = 0, **asked: float | None) -> Training:
+    """Return a training with the parameters that were asked for, else the algorithm's defaults.
+
+    Args:
+        algorithm: how to train.
+        seed: of what is drawn at random.
+        **asked: parameters by name; None where the default will do.
 
     Raises:
-        InputError: no ratings, or not a ratings table.
+        UsageError: the algorithm does not use a parameter that was asked for.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name in given:
+        if name not in algorithm.uses:
+            raise UsageError(
+                f"--{name} has no meaning for {algorithm.title}, which takes "
+                f"{', '.join(f'--{use}' for use in algorithm.uses)}: leave it out"
+            )
+    return Training(algorithm, replace(algorithm.defaults, **given), seed)  # type: ignore[arg-type]
+
+
+def train(table: pd.DataFrame, training: Training) -> tuple[SVD, ArrayTrainset]:
+    """Train a model on every row of a ratings table.
+
+    Returns:
+        The model, and the trainset it was trained on.
+
+    Raises:
+        InputError: there are no ratings, or it is not a ratings table.
         GateError: training diverged.
     """
     from ..trainset import make_trainset
 
-    fit = make_fit(algorithm, parameters, seed, cluster=cluster)
     trainset = make_trainset(check_ratings(table))
     low, high = trainset.rating_scale
     logger.info("training on %s ratings, scale %g to %g", f"{trainset.n_ratings:,}", low, high)
-    return fit(trainset), trainset
-
-
-def describe_parameters(algorithm: str, parameters: Parameters) -> dict[str, float]:
-    """Every parameter of a training but the seed, by name."""
-    if algorithm == "svd":
-        return asdict(parameters)
-    if algorithm == ALS:
-        from ..spark.als import describe_als
-
-        return describe_als(parameters)
-    from . import bayesian
-
-    return {
-        "factors": parameters.factors,
-        "rank": bayesian.RANK,
-        "chains": bayesian.CHAINS,
-        "sweeps": bayesian.SWEEPS,
-        "burn_in": bayesian.BURN_IN,
-    }
+    return training.fit(trainset), trainset

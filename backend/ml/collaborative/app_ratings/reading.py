@@ -49,15 +49,15 @@ class AppTable(NamedTuple):
         return f"{self.schema}.{self.table}"
 
 
-def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
+def read_app_ratings() -> pd.DataFrame:
     """Every rating of the app; none where its database is not configured.
 
     Straight from Postgres where SUPABASE_DB_URL is set, else over Supabase's REST interface; the
     same ratings give the same table either way.
 
     Returns:
-        The ratings table (see `app_cleaning.clean_app_ratings`), and the number of rows left out
-        by reason.
+        The ratings table (see `cleaning.clean_app_ratings`), with its source, which counts the rows
+        left out by reason; without a source where no database is configured.
 
     Raises:
         SourceError: it is half configured, or fails.
@@ -93,7 +93,7 @@ def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
             "no app ratings: neither SUPABASE_DB_URL is set, "
             "nor SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
         )
-        return ratings.empty_ratings(), {}
+        return ratings.empty_ratings()
     table, dropped = clean_app_ratings(rows, settings.app_ratings_scale, nulls)
     found = len(rows) + nulls
     if not found:
@@ -115,32 +115,24 @@ def read_app_ratings() -> tuple[pd.DataFrame, dict[str, int]]:
     logger.info("read %s rows of the app, kept %s", f"{found:,}", f"{len(table):,}")
     for reason, count in dropped.items():
         logger.warning("left out %s app ratings: %s", f"{count:,}", reason)
-    return table, dropped
+    return ratings.with_sources(table, ratings.make_source(ratings.APP, found, dropped, table))
 
 
-def read_app_ratings_or_stop(
-    published: Counts | None, allow_missing: bool
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The app's ratings, and the rows left out by reason.
+def read_app_ratings_or_stop(published: Counts | None) -> pd.DataFrame:
+    """Read every rating of the app; stop where a build would lose the app's users.
 
     Raises:
         SourceError: the database is configured and fails; or no ratings came, and the published
             model was trained with some.
+        InputError: the ratings are on another scale than is declared.
     """
-    failure, dropped = "", dict[str, int]()
-    try:
-        table, dropped = read_app_ratings()
-    except SourceError as error:
-        table, failure = ratings.empty_ratings(), str(error)
-    if allow_missing:
-        if failure:
-            logger.warning("%s; going on without app ratings", failure)
-        return table, dropped
     known = published.app_users if published else 0
-    if failure or (known and table.empty):
-        kept = f" The published model knows {known:,} app users and is kept;" if known else ""
-        raise SourceError(
-            f"{failure or 'no app ratings came'}.{kept or ' Nothing is built;'} mend that, "
-            "or build without them by --allow-missing-app-ratings"
-        )
-    return table, dropped
+    kept = f" The published model knows {known:,} app users and is kept;" if known else ""
+    advice = f"{kept or ' Nothing is built;'} fix that, or build with --allow-missing-app-ratings"
+    try:
+        table = read_app_ratings()
+    except SourceError as error:
+        raise SourceError(f"{error}.{advice}") from None
+    if known and table.empty:
+        raise SourceError(f"no app ratings came.{advice}")
+    return table

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..catalog import describe_coverage
 from ..files import locked, replace_together
 from ..progress import progress_bar
 from ..ratings import (
     NOT_APP_PREFIX,
+    SAMPLE_NOTICE,
     check_bounds,
     check_ratings,
     make_ratings,
     make_source,
+    sources_of,
     with_sources,
 )
 from . import movielens_files, sample
@@ -24,7 +26,7 @@ from .movielens_files import ML_100K_COLUMNS, read_links, read_ml_100k_titles, r
 from .registry import DATASETS, LICENCE, ML_100K_SPLITS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from pathlib import Path
 
     import numpy as np
     import pandas as pd
@@ -34,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_DATASET = "ml-100k"
 NAMES = (*DATASETS, "sample")
+NO_TMDB_ID = "the film has no TMDB id"
+NOT_IN_CATALOG = "the film is not in the catalog"
+RATED_AGAIN = "the same user rated the film again"
+"""Reasons why a rating is left out."""
 LOOKUP = "ml-100k-tmdb.csv"
 LITTLE = 0.5
 """Share of the catalog with ratings below which a newer set is recommended."""
@@ -62,41 +68,41 @@ class MappedRatings:
     def dropped(self) -> dict[str, int]:
         """How many of the set's ratings were left out, by reason (no zero counts)."""
         counts = {
-            "the film has no TMDB id": self.loaded - self.mapped,
-            "the film is not in the catalog": self.mapped - self.in_catalog,
-            "the same user rated the film again": self.in_catalog - len(self.ratings),
+            NO_TMDB_ID: self.loaded - self.mapped,
+            NOT_IN_CATALOG: self.mapped - self.in_catalog,
+            RATED_AGAIN: self.in_catalog - len(self.ratings),
         }
         return {reason: count for reason, count in counts.items() if count}
 
-    def describe(self) -> list[str]:
-        """What a person wants to know of it, a line each."""
-        table = self.ratings
-        second = self.in_catalog - len(table)
-        lines = [
-            f"Loaded {self.loaded:,} ratings, mapped {self.mapped:,} to TMDB, "
-            f"{self.in_catalog:,} in catalog",
-            f"Kept {len(table):,} ({second:,} left out: the same user rated the film again)",
-        ]
-        if self.dataset == "sample":
-            lines.insert(0, f"This is a {sample.NOTICE}")
-        if len(table):
-            lines.append(
-                f"{table['user_id'].nunique():,} users, {table['movie_id'].nunique():,} films, "
-                f"ratings from {table['rating'].min():g} to {table['rating'].max():g}"
-            )
-        if self.catalog is not None:
-            lines.append(describe_coverage(table, self.catalog, self.dataset))
-        return lines
 
+def describe(table: pd.DataFrame, catalog: frozenset[int] | None) -> list[str]:
+    """Return what a person wants to know of the ratings of a set, a line each.
 
-def describe_coverage(ratings: pd.DataFrame, catalog: Collection[int], dataset: str) -> str:
-    """How much of the catalog has ratings, and what to do where that is little."""
-    covered = len(set(ratings["movie_id"].unique()) & set(catalog))
-    share = covered / len(catalog)
-    line = f"{covered:,} of the catalog's {len(catalog):,} films have ratings ({share:.1%})"
-    if share < LITTLE and dataset in ("ml-100k", "ml-latest-small"):
-        line += "; a newer set covers newer films: --dataset ml-32m"
-    return line
+    Args:
+        table: of `load`, with its source.
+        catalog: the films it was kept to; None stands for all.
+    """
+    (source,) = sources_of(table)
+    second = source.dropped.get(RATED_AGAIN, 0)
+    mapped = source.rows - source.dropped.get(NO_TMDB_ID, 0)
+    in_catalog = mapped - source.dropped.get(NOT_IN_CATALOG, 0)
+    lines = [
+        f"Loaded {source.rows:,} ratings, mapped {mapped:,} to TMDB, {in_catalog:,} in catalog",
+        f"Kept {source.kept:,} ({second:,} left out: the same user rated the film again)",
+    ]
+    if source.name == "sample":
+        lines.insert(0, f"This is a {SAMPLE_NOTICE}")
+    if len(table):
+        low, high = table["rating"].min(), table["rating"].max()
+        lines.append(
+            f"{source.users:,} users, {source.films:,} films, ratings from {low:g} to {high:g}"
+        )
+    if catalog is not None:
+        line = describe_coverage(table, catalog)
+        if source.films < LITTLE * len(catalog) and source.name in ("ml-100k", "ml-latest-small"):
+            line += "; a newer set covers newer films: --dataset ml-32m"
+        lines.append(line)
+    return lines
 
 
 def fetch(dataset: str, data_dir: Path, *, force: bool = False) -> None:
@@ -149,7 +155,7 @@ def read_ml_100k_films(data_dir: Path) -> pd.DataFrame:
     return map_ml_100k_items(read_links(data_dir / "links.csv"))
 
 
-def read_titles(dataset: str, data_dir: Path) -> dict[int, str]:
+def read_own_titles(dataset: str, data_dir: Path) -> dict[int, str]:
     """Title by the set's own film ids; those of the sample are TMDB ids."""
     if dataset == "sample":
         return sample.film_titles()
@@ -250,3 +256,31 @@ def _write_lookup(films: pd.DataFrame, data_dir: Path) -> None:
             file.write(content)
     except OSError as error:  # only for people to look at
         logger.warning("%s could not be written: %s", path, error.strerror)
+
+
+@dataclass(frozen=True)
+class FilmNames:
+    """Titles of a set's films."""
+
+    titles: dict[int, str]
+    """By TMDB id."""
+    unmapped: list[str]
+    """Of the films that have no TMDB id, sorted."""
+
+
+def name_films(dataset: str, data_dir: Path) -> FilmNames:
+    """Return the titles of a set's films; none where the set has no file of titles."""
+    own = read_own_titles(dataset, data_dir)
+    if dataset == "sample":
+        return FilmNames(own, [])
+    if dataset == "ml-100k":
+        ids = read_ml_100k_films(data_dir)["tmdb_id"]
+    else:
+        ids = map_movielens_ids(read_links(data_dir / dataset / "links.csv"))["tmdb_id"]
+    titles: dict[int, str] = {}
+    mapped = ids.dropna()
+    for film, tmdb_id in zip(mapped.index.tolist(), mapped.tolist(), strict=True):
+        if film in own:
+            titles.setdefault(tmdb_id, own[film])
+    blank = ids.index[ids.isna()].tolist()
+    return FilmNames(titles, sorted(own.get(film, str(film)) for film in blank))

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-NOTICE = "generated sample, not real ratings"
-
 USERS = 600
 RATINGS_PER_USER = (15, 80)  # fewest and most
 MEAN_RATING = 3.6

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from ..errors import GateError, UsageError
+from .metrics import rmse
+from .protocol import ALL, BIASES
 from .splits import FOLDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -16,17 +21,17 @@ if TYPE_CHECKING:
     from surprise import SVD
 
     from ..ratings import Counts
-    from .hold_out import HoldOut
+    from .held_out import HoldOut
 
-ENOUGH = 20
+MIN_HELD_OUT = 20
 """Held-out ratings without which nothing can be said of errors."""
-LEAST_SPREAD = 0.01
+MIN_SPREAD = 0.01
 """Standard deviation of the predictions below which a model says the same to all, in stars."""
-MOST_LOST = 0.1
+MAX_LOST = 0.1
 """Share of the ratings, users and app ratings that may be fewer than in the published model."""
-MOST_WORSE = 0.01
+MAX_WORSE = 0.01
 """How much higher the RMSE may be than the published model's, in stars; seeds differ by 0.002."""
-ENOUGH_COMMON = 1000
+MIN_COMMON = 1000
 """Ratings held out of both trainings, without which the two are not compared."""
 
 
@@ -47,6 +52,22 @@ class Published(NamedTuple):
     algorithm: str
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a model."""
+
+    checks: tuple[Check, ...]
+    held_out: HoldOut | None
+    """None where there are too few ratings to hold some out."""
+    manifest: Mapping[str, Any]
+    """Draft of the release's."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model is fit to be published."""
+        return all(check.passed for check in self.checks)
+
+
 def check_model(
     svd: SVD, held_out: HoldOut, counts: Counts, published: Published | None
 ) -> list[Check]:
@@ -62,10 +83,6 @@ def check_model(
         counts: of the ratings that it was trained on.
         published: what is to be replaced; None where there is nothing to compare with.
     """
-    import numpy as np
-
-    from .protocol import ALL, BIASES
-
     scores = {score.model: score.measures for score in held_out.scores if score.users == ALL}
     rmse, baseline = next(iter(scores.values())).rmse, scores[BIASES].rmse
     assert rmse is not None and baseline is not None  # noqa: PT018, S101  both predict
@@ -78,8 +95,8 @@ def check_model(
         ),
         Check(finite, f"factors {'' if finite else 'not '}finite"),
         Check(
-            spread >= LEAST_SPREAD,
-            f"predictions spread over {spread:.2g} stars, wanted {LEAST_SPREAD:g} at least",
+            spread >= MIN_SPREAD,
+            f"predictions spread over {spread:.2g} stars, wanted {MIN_SPREAD:g} at least",
         ),
     ]
     if published:
@@ -93,8 +110,8 @@ def _compare_counts(now: Counts, before: Counts) -> list[Check]:
     pairs = {name.replace("_", " "): (getattr(now, name), getattr(before, name)) for name in names}
     return [
         Check(
-            found >= (1 - MOST_LOST) * then,
-            f"{found:,} {name}, wanted {1 - MOST_LOST:.0%} of the published {then:,} at least",
+            found >= (1 - MAX_LOST) * then,
+            f"{found:,} {name}, wanted {1 - MAX_LOST:.0%} of the published {then:,} at least",
         )
         for name, (found, then) in pairs.items()
     ]
@@ -102,27 +119,21 @@ def _compare_counts(now: Counts, before: Counts) -> list[Check]:
 
 def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
     """This training and the published one on the ratings that both were kept from."""
-    import numpy as np
-
-    from .metrics import rmse
-
     before = published.held_out
     here = there = np.empty(0, dtype=np.intp)
     if before is not None:
         _, here, there = np.intersect1d(held_out.pairs, before["pair"], return_indices=True)
-    if before is None or len(here) < ENOUGH_COMMON:
-        text = (
-            f"{len(here):,} ratings were held out then and now, {ENOUGH_COMMON:,} would be enough"
-        )
+    if before is None or len(here) < MIN_COMMON:
+        text = f"{len(here):,} ratings were held out then and now, {MIN_COMMON:,} would be enough"
         return [Check(passed=True, text=f"errors not compared with the published model's: {text}")]
     ratings = held_out.ratings[here]
     now = rmse(held_out.predictions[here] - ratings)
     then = rmse(before["prediction"][there] - ratings)
     return [
         Check(
-            now <= then + MOST_WORSE,
+            now <= then + MAX_WORSE,
             f"RMSE {now:.4f} on {len(here):,} ratings held out then and now, "
-            f"wanted at most {MOST_WORSE:g} above the published model's {then:.4f} "
+            f"wanted at most {MAX_WORSE:g} above the published model's {then:.4f} "
             f"({published.algorithm})",
         )
     ]
@@ -130,9 +141,10 @@ def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
 
 def too_few(table: pd.DataFrame) -> str:
     """What to say of a table from which too little can be held out; nothing of a larger one."""
-    if len(table) >= ENOUGH * FOLDS:
+    if len(table) >= MIN_HELD_OUT * FOLDS:
         return ""
-    return f"{len(table):,} ratings, wanted {ENOUGH * FOLDS} at least to judge a model by a fifth"
+    least = MIN_HELD_OUT * FOLDS
+    return f"{len(table):,} ratings, wanted {least} at least to judge a model by a fifth"
 
 
 def describe_refusal(checks: Sequence[Check], folder: Path, algorithm: str) -> GateError:
@@ -143,7 +155,7 @@ def describe_refusal(checks: Sequence[Check], folder: Path, algorithm: str) -> G
         other = ", take --algorithm bayesian, which has smaller errors"
     return GateError(
         f"refused to publish: {failed}. What is live stays; the refused build is in {folder}. "
-        f"Mend the data or the parameters{other}, or publish it by --force-publish"
+        f"Fix the data or the parameters{other}, or publish it by --force-publish"
     )
 
 
@@ -156,5 +168,5 @@ def keep_real_model(published: Counts | None, models_dir: Path) -> None:
     if published and not published.is_sample:
         raise UsageError(
             f"{models_dir} holds a model of real ratings, and a sample would replace it: "
-            "name another folder with --models-dir, or pass --replace-real-model"
+            "name another folder with --models-dir, or publish it by --force-publish"
         )

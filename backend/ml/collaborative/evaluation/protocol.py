@@ -6,18 +6,23 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import pandas as pd
+from surprise import SVD, AlgoBase
+
+from ..algorithms.baselines import fit_biases
+from ..algorithms.svd import predict_pairs
 from ..progress import progress_bar
 from ..ratings import is_app_user, rating_scale
+from ..top_n import top_films
+from ..trainset import make_trainset
 from . import metrics
 from .splits import check_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
-    from surprise import SVD
 
     from ..trainset import ArrayTrainset
     from .splits import Split
@@ -87,10 +92,6 @@ def evaluate(
     Raises:
         InputError: a split leaks, see `splits.check_apart`.
     """
-    import numpy as np
-
-    from ..trainset import make_trainset
-
     scale = rating_scale(table["rating"])
     films = table["movie_id"].nunique()
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
@@ -122,9 +123,6 @@ def evaluate(
 
 def _models(trainset: ArrayTrainset, fits: Fits) -> Iterator[tuple[str, SVD]]:
     """The models to compare, then the baselines in the form of a model."""
-    import numpy as np
-    from surprise import SVD, AlgoBase
-
     for name, fit in fits.items():
         yield name, fit(trainset)
     plain = AlgoBase.fit(SVD(n_factors=1), trainset)
@@ -138,9 +136,6 @@ def _models(trainset: ArrayTrainset, fits: Fits) -> Iterator[tuple[str, SVD]]:
 
 
 def _hold_out(rows: pd.DataFrame, trainset: ArrayTrainset) -> _HeldOut:
-    import numpy as np
-    import pandas as pd
-
     groups = {ALL: np.ones(len(rows), dtype=bool)}
     of_app = is_app_user(rows["user_id"].astype("str")).to_numpy()
     if of_app.any():
@@ -156,8 +151,6 @@ def _hold_out(rows: pd.DataFrame, trainset: ArrayTrainset) -> _HeldOut:
 def _measure_errors(
     measures: dict[tuple[str, str], dict[str, float]], name: str, model: SVD, held_out: _HeldOut
 ) -> None:
-    from ..algorithms.svd import predict_pairs
-
     errors = predict_pairs(model, held_out.users, held_out.items) - held_out.ratings
     for group, rows in held_out.groups.items():
         if rows.any():
@@ -175,8 +168,6 @@ def _measure_ranking(
     films: int,
 ) -> None:
     """Rankings of the users with a film they like among the held-out ratings."""
-    import numpy as np
-
     trainset = model.trainset
     likes = held_out.ratings >= metrics.LIKED
     people, first = np.unique(held_out.people[likes], return_index=True)
@@ -215,8 +206,6 @@ def rank(model: SVD, users: NDArray[np.intp]) -> NDArray[np.intp]:
         model: a trained SVD.
         users: inner ids; -1 for one that the model does not know.
     """
-    import numpy as np
-
     trainset = model.trainset
     starts, items, _ = trainset.by_user
     scores = np.where(users[:, None] >= 0, model.pu[users] @ model.qi.T, 0) + model.bi
@@ -224,29 +213,4 @@ def rank(model: SVD, users: NDArray[np.intp]) -> NDArray[np.intp]:
     for row, user in enumerate(users.tolist()):
         if user >= 0:
             seen[row, items[starts[user] : starts[user + 1]]] = True
-    return metrics.top_films(scores, seen)
-
-
-def fit_biases(
-    trainset: ArrayTrainset,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """User and item biases by regularised alternating least squares.
-
-    The method and its constants are those of Surprise's BaselineOnly (Koren 2010, section 2.1):
-    ten rounds, 10 added to an item's count of ratings and 15 to a user's.
-
-    Returns:
-        bu (users,) and bi (items,).
-    """
-    import numpy as np
-
-    rows = trainset.by_user
-    users = np.repeat(np.arange(trainset.n_users), np.diff(rows.starts))
-    rest = rows.ratings.astype(np.float64) - trainset.global_mean
-    user_weights = 15 + np.bincount(users, minlength=trainset.n_users)
-    item_weights = 10 + np.bincount(rows.others, minlength=trainset.n_items)
-    bu = np.zeros(trainset.n_users)
-    for _ in range(10):
-        bi = np.bincount(rows.others, rest - bu[users], trainset.n_items) / item_weights
-        bu = np.bincount(users, rest - bi[rows.others], trainset.n_users) / user_weights
-    return bu, bi
+    return top_films(scores, seen, metrics.TOP)

@@ -9,14 +9,18 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import pandas as pd
+
+from ..datasets.movielens import read_ml_100k_films
+from ..datasets.movielens_files import ML_100K_COLUMNS, read_ratings
 from ..errors import InputError
+from ..ratings import NOT_APP_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from ..datasets.movielens import MappedRatings
@@ -40,8 +44,6 @@ def k_folds(count: int, folds: int, seed: int) -> Iterator[Split]:
 
     The folds are those of Surprise's `KFold(folds, random_state=seed)`.
     """
-    import numpy as np
-
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
     ends = np.cumsum([count // folds + (fold < count % folds) for fold in range(folds)])
@@ -58,9 +60,6 @@ def fixed_fifth(table: pd.DataFrame) -> tuple[Split, NDArray[np.uint64]]:
     Returns:
         The split, and the hash of each row, (n,).
     """
-    import numpy as np
-    import pandas as pd
-
     codes, users = pd.factorize(table["user_id"])
     pairs = user_hashes(users)[codes]
     # The finaliser of splitmix64 (Steele, Lea and Flood 2014) mixes film into user.
@@ -74,8 +73,6 @@ def fixed_fifth(table: pd.DataFrame) -> tuple[Split, NDArray[np.uint64]]:
 
 def user_hashes(user_ids: Iterable[str]) -> NDArray[np.uint64]:
     """Eight bytes of BLAKE2b for each user, the same on every machine and day."""
-    import numpy as np
-
     digests = (
         hashlib.blake2b(user.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         for user in user_ids
@@ -90,8 +87,6 @@ def in_time(times: NDArray[np.integer], share: float = 0.1) -> Split:
         times: of each row, in any unit.
         share: of the rows, between 0 and 1.
     """
-    import numpy as np
-
     last_of_past = np.quantile(times, 1 - share, method="lower")
     future = times > last_of_past
     return Split(np.flatnonzero(~future), np.flatnonzero(future))
@@ -102,9 +97,6 @@ def new_users(user_ids: pd.Series, revealed: int, seed: int, share: float = 0.1)
 
     Users with no more ratings than that are not held out.
     """
-    import numpy as np
-    import pandas as pd
-
     users, ids = pd.factorize(user_ids)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(users))
@@ -129,12 +121,6 @@ def grouplens(mapped: MappedRatings, test_file: Path, film_ids: pd.Series) -> Sp
         test_file: `uN.test`.
         film_ids: TMDB id by item_id.
     """
-    import numpy as np
-    import pandas as pd
-
-    from ..datasets.movielens_files import ML_100K_COLUMNS, read_ratings
-    from ..ratings import NOT_APP_PREFIX
-
     held_out = read_ratings(test_file, ML_100K_COLUMNS, separator="\t")
     users = NOT_APP_PREFIX + held_out["user"].astype("str")
     films = held_out["film"].map(film_ids)
@@ -158,13 +144,9 @@ def all_splits(
         data_dir: where MovieLens files are kept.
         seed: of what is random.
     """
-    import numpy as np
-
     app = np.arange(len(mapped.ratings), len(table))
     splits = {f"{FOLDS} random folds": list(k_folds(len(table), FOLDS, seed))}
     if mapped.dataset == "ml-100k":
-        from ..datasets.movielens import read_ml_100k_films
-
         films = read_ml_100k_films(data_dir)["tmdb_id"]
         for name, tests in (("u1 to u5", "12345"), ("ua and ub", "ab")):
             files = [data_dir / "ml-100k" / f"u{test}.test" for test in tests]
@@ -185,9 +167,6 @@ def all_splits(
 
 def check_apart(table: pd.DataFrame, split: Split) -> None:
     """Raise InputError where a test row, or its user and film, are among the training rows."""
-    import numpy as np
-    import pandas as pd
-
     films, ids = pd.factorize(table["movie_id"])
     keys = pd.factorize(table["user_id"])[0] * np.int64(len(ids)) + films
     leaked = int(np.isin(keys[split.test], keys[split.train]).sum())

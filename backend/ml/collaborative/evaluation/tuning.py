@@ -7,20 +7,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+import joblib
+import numpy as np
+
+from ..algorithms.svd import fit_svd, predict_pairs
 from ..algorithms.training import Parameters
 from ..errors import GateError
 from ..progress import progress_bar
 from ..ratings import rating_scale
+from ..trainset import make_trainset
 from . import metrics
 from .splits import k_folds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     import pandas as pd
 
-FOLDS = 3
+TUNING_FOLDS = 3
 FACTORS = (20, 50, 100, 150, 200)
 EPOCHS, LEARNING_RATES, REGULARISATIONS = (10, 100), (0.002, 0.02), (0.01, 0.3)
 """Bounds; drawn evenly on a logarithmic scale."""
@@ -40,22 +44,16 @@ def tune(
     """Try `first` and random sets on the same folds, several at once; the best comes first.
 
     Args:
-        table: a ratings table of at least `FOLDS` rows.
+        table: a ratings table of at least `TUNING_FOLDS` rows.
         first: always tried, so that the result is no worse on these folds.
         trials: how many sets, `first` among them.
         seconds: no trial goes on after so long; `first` is tried to its end all the same.
         seed: of the sets, the folds and the training. Where time does not cut it short, the
             result is the same on any machine.
     """
-    import joblib
-    import numpy as np
-
-    from ..algorithms.svd import fit_svd, predict_pairs
-    from ..trainset import make_trainset
-
     scale = rating_scale(table["rating"])
     folds = []
-    for train, test in k_folds(len(table), FOLDS, seed):
+    for train, test in k_folds(len(table), TUNING_FOLDS, seed):
         trainset, rows = make_trainset(table.iloc[train], scale), table.iloc[test]
         _ = trainset.by_user  # once, not in each thread
         folds.append((trainset, trainset.find(rows), rows["rating"].to_numpy()))
@@ -97,7 +95,6 @@ def tune(
 
 def draw_parameters(rng: np.random.Generator) -> Parameters:
     """One set within the bounds, rounded so that its flags say all of it."""
-    import numpy as np
 
     def between(bounds: Sequence[float]) -> float:
         return float(f"{np.exp(rng.uniform(*np.log(bounds))):.3g}")

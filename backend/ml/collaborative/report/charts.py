@@ -7,13 +7,13 @@ import re
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    import numpy as np
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
@@ -87,8 +87,6 @@ def distribution(
     groups: Mapping[str, NDArray[np.float64]], predictions: NDArray[np.float64]
 ) -> str:
     """Share per star of the ratings in each group, and of the predictions in steps of a quarter."""
-    import numpy as np
-
     figure, axes = _make(2.6)
     step = 0.5 if any((ratings % 1).any() for ratings in groups.values()) else 1.0
     width = 0.8 * step / len(groups)
@@ -112,8 +110,6 @@ def distribution(
 
 def calibration(predictions: NDArray[np.float64], ratings: NDArray[np.float64]) -> str:
     """Mean rating by tenths of the predictions, with two standard errors, and where they agree."""
-    import numpy as np
-
     figure, axes = _make(2.6)
     order = np.argsort(predictions, kind="stable")
     parts = [part for part in np.array_split(order, 10) if len(part)]

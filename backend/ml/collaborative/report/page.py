@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..evaluation.metrics import LIKED
-from ..evaluation.protocol import ALL, BIASES, POPULAR
-from ..ratings import is_app_user
+import numpy as np
+
+from ..algorithms.svd import predict_pairs
+from ..evaluation import ALL, BIASES, LIKED, POPULAR, rank
+from ..ratings import is_app_user, sources_of
 from .summary import COLUMNS, label
 
 if TYPE_CHECKING:
@@ -18,9 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from surprise import SVD
 
-    from ..datasets.movielens import MappedRatings
-    from ..evaluation.hold_out import HoldOut
-    from ..evaluation.protocol import Score
+    from ..evaluation.held_out import HoldOut
 
 TEMPLATE = "report.html.jinja"
 TOP = 10
@@ -32,15 +32,16 @@ MOST_LISTED = 40
 class Content:
     """What a report is about, besides the manifest."""
 
-    mapped: MappedRatings
     titles: Mapping[int, str]
-    """Of the set's films, by their own ids; see `movielens.read_titles`."""
+    """By TMDB id."""
+    unmapped: Sequence[str]
+    """Titles of the films that have no TMDB id."""
+    catalog: frozenset[int] | None
+    """None stands for every film."""
     table: pd.DataFrame
     """All ratings trained on."""
     svd: SVD
     hold_out: HoldOut
-    evaluations: Mapping[str, Sequence[Score]]
-    """Of --evaluate, by the way to hold out."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def render_report(
         changes=None if then is None else list(_changes(then, facts)),
         previous=then,
         charts=_charts(build, facts),
-        tables={"a random fifth held out": build.hold_out.scores, **build.evaluations},
+        tables={"a random fifth held out": build.hold_out.scores},
         columns=COLUMNS,
         label=label,
         liked=LIKED,
@@ -122,7 +123,6 @@ def describe_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "scale": "{:g} to {:g} stars".format(*manifest["model"]["rating_scale"]),
         "algorithm": manifest["algorithm"],
         **(manifest["parameters"] or {}),
-        "parameters tuned on these ratings": bool(manifest["tuning"]),
         "seed": manifest["seed"],
         "RMSE held out": held_out.get("rmse"),
         "NDCG@10 held out": held_out.get("ndcg"),
@@ -149,14 +149,7 @@ def _charts(build: Content, facts: Mapping[str, Any]) -> dict[str, str]:
 
     held_out = build.hold_out
     scores = {score.model: score.measures for score in held_out.scores if score.users == ALL}
-    mapped = build.mapped
-    stages = [
-        (f"in {mapped.dataset}", mapped.loaded),
-        ("under a TMDB id", mapped.mapped),
-        ("in the catalog", mapped.in_catalog),
-        ("the latest of each user and film", len(mapped.ratings)),
-        ("with the app's own: trained on", facts["ratings"]),
-    ]
+    stages = _stages(build, facts)
     source = "the sample" if facts["dataset"] == "sample" else "MovieLens"
     groups = {source: held_out.ratings[~held_out.of_app]}
     groups["the app"] = held_out.ratings[held_out.of_app]
@@ -178,17 +171,24 @@ def _charts(build: Content, facts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _stages(build: Content, facts: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Return how many ratings are left after each step of the mapping."""
+    (found, *_) = sources_of(build.table)
+    stages, left = [(f"in {found.name}", found.rows)], found.rows
+    for reason, count in found.dropped.items():
+        left -= count
+        stages.append((f"without: {reason}", left))
+    return [*stages, ("with the app's own: trained on", facts["ratings"])]
+
+
 def _name_films(build: Content) -> Callable[..., Film]:
     """What makes a `Film` of a TMDB id and perhaps stars."""
-    ids = build.mapped.tmdb_ids.dropna()
-    titles: dict[int, str] = {}
-    for own, tmdb_id in zip(ids.index.tolist(), ids.tolist(), strict=True):
-        if own in build.titles:
-            titles.setdefault(tmdb_id, build.titles[own])
     counts = build.table["movie_id"].value_counts().to_dict()
 
     def name(tmdb_id: int, stars: float | None = None) -> Film:
-        return Film(tmdb_id, titles.get(tmdb_id, f"TMDB {tmdb_id}"), counts.get(tmdb_id, 0), stars)
+        return Film(
+            tmdb_id, build.titles.get(tmdb_id, f"TMDB {tmdb_id}"), counts.get(tmdb_id, 0), stars
+        )
 
     return name
 
@@ -197,25 +197,18 @@ def _film_lists(build: Content, name: Callable[..., Film]) -> dict[str, Any]:
     """The films with most, fewest and no ratings, and those that have no TMDB id."""
     rated = [name(film) for film in sorted(build.table["movie_id"].unique().tolist())]
     rated.sort(key=lambda film: -film.ratings)
-    unrated = (build.mapped.catalog or frozenset()) - {film.tmdb_id for film in rated}
-    blank = build.mapped.tmdb_ids.isna()
-    unmapped = [build.titles.get(own, str(own)) for own in blank.index[blank].tolist()]
+    unrated = (build.catalog or frozenset()) - {film.tmdb_id for film in rated}
     return {
         "most": rated[:TOP],
         "fewest": rated[-TOP:][::-1],
         "once": sum(film.ratings == 1 for film in rated),
         "unrated": sorted(map(name, unrated), key=lambda film: (film.title, film.tmdb_id)),
-        "unmapped": sorted(unmapped),
+        "unmapped": build.unmapped,
     }
 
 
 def _examples(build: Content, name: Callable[..., Film]) -> list[dict[str, Any]]:
     """Three of MovieLens's users, with few, some and many ratings: what they liked, and would."""
-    import numpy as np
-
-    from ..algorithms.svd import predict_pairs
-    from ..evaluation.protocol import rank
-
     table, trainset = build.table, build.svd.trainset
     counts = table["user_id"].value_counts(sort=False)
     counts = counts[(counts > 0) & ~is_app_user(counts.index.to_series().astype("str"))]

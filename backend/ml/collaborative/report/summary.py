@@ -2,81 +2,96 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..datasets import sample
-from ..datasets.movielens import describe_coverage
+from ..catalog import describe_coverage
+from ..evaluation import ALL, TUNING_FOLDS
 from ..paths import from_here
-from ..ratings import NOT_APP_PREFIX, is_app_user
+from ..ratings import APP, GIVEN, NOT_APP_PREFIX, SAMPLE_NOTICE
+from ..release import MODEL_FILE, REPORT_FILE, TRAINSET_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import pandas as pd
     from surprise import SVD
 
     from ..algorithms.training import Parameters
-    from ..datasets.movielens import MappedRatings
-    from ..evaluation.gate import Check
-    from ..evaluation.protocol import Score
-    from ..evaluation.tuning import Trial
-    from ..ratings import Counts
-    from ..release.history import Listed
+    from ..evaluation import Score, Trial, Verdict
+    from ..release import Listed
 
-DEMO_USERS = ("ml_sample_155", "ml_sample_187")
 TOP = 5
-GIVEN = "ratings"
-"""What a build calls the ratings of --ratings."""
+"""Films of a demo list, and sets of parameters of a tuning, that are printed."""
 
 
 def describe_build(
-    mapped: MappedRatings,
-    combined: pd.DataFrame,
-    svd: SVD,
-    scores: Sequence[Score],
-    checks: Sequence[Check],
-    files: Sequence[Path],
     release: Path,
+    models_dir: Path,
+    table: pd.DataFrame,
+    films: frozenset[int] | None,
+    svd: SVD,
+    verdict: Verdict,
     seconds: float,
-    whole: Counts | None = None,
 ) -> list[str]:
-    """Summary of a build: what it was trained on, how good it is, where it is.
+    """Return the summary of a build: what it was trained on, how good it is, where it is.
 
-    `whole` counts the ratings that stayed on a cluster, of a release of films alone.
+    Args:
+        release: folder of the release.
+        models_dir: where its files are found.
+        table: the ratings; for an item-only release a sample.
+        films: the catalog; None stands for every film.
+        svd: the model.
+        verdict: what the gate said.
+        seconds: that the build took.
     """
-    app = combined[is_app_user(combined["user_id"])]
-    users, app_users = mapped.ratings["user_id"].nunique(), app["user_id"].nunique()
-    source = f"a {sample.NOTICE}" if mapped.dataset == "sample" else f"MovieLens ({mapped.dataset})"
+    data = verdict.manifest["data"]
+    kept = {source["name"]: source["kept"] for source in data["sources"]}
+    app = kept.pop(APP, 0)
+    item_only = verdict.manifest["model"].get("shape")
+    names = " and ".join(f"{count:,} from {_name_source(name)}" for name, count in kept.items())
     lines = [
         "",
-        f"Ratings   {len(mapped.ratings):,} from {source}; {len(app):,} from the app",
-        f"Users     {users:,}; {app_users:,} of the app",
-        f"Films     {combined['movie_id'].nunique():,}",
+        f"Ratings   {names}" + ("" if GIVEN in kept else f"; {app:,} from the app"),
+        f"Users     {data['users']:,}"
+        + (
+            "; none in the release, fold them in"
+            if item_only
+            else f"; {data['app_users']:,} of the app"
+        ),
+        f"Films     {data['films']:,}",
     ]
-    if mapped.dataset == GIVEN:
-        lines[1:3] = [
-            f"Ratings   {whole.ratings if whole else len(combined):,} of --ratings",
-            f"Users     {whole.users:,}, to be folded in" if whole else f"Users     {users:,}",
-        ]
-    if whole:
-        lines[3] = f"Films     {whole.films:,}"
-    elif mapped.catalog is not None:
-        lines.append(f"Catalog   {describe_coverage(combined, mapped.catalog, mapped.dataset)}")
-    lines += describe_errors(scores)
-    if not whole:
-        lines.append(f"Check     {_describe_known_pair(svd, combined)}")
-    failed = [f"{check.text}: published by force" for check in checks if not check.passed]
-    lines.extend(
-        f"{'Gate' if not n else '':10}{text}" for n, text in enumerate(failed or [checks[0].text])
+    if films is not None and not item_only:
+        lines.append(f"Catalog   {describe_coverage(table, films)}")
+    if verdict.held_out:
+        lines += describe_errors(verdict.held_out.scores)
+    if not item_only:
+        lines.append(f"Check     {_describe_known_pair(svd, table)}")
+    failed = [f"{check.text}: published by force" for check in verdict.checks if not check.passed]
+    lines += _column("Gate", failed or [verdict.checks[0].text])
+    files = [models_dir / name for name in (MODEL_FILE, TRAINSET_FILE)]
+    if (release / REPORT_FILE).is_file():
+        files.append(models_dir / REPORT_FILE)
+    lines += _column(
+        "Files", [f"{from_here(path)} ({path.stat().st_size / 1e6:.1f} MB)" for path in files]
     )
-    lines.extend(
-        f"{'Files' if not n else '':10}{from_here(path)} ({path.stat().st_size / 1e6:.1f} MB)"
-        for n, path in enumerate(files)
-    )
-    lines.append(f"Release   {release.name}")
-    lines.append(f"Time      {seconds:.1f} s")
-    return lines
+    return [*lines, f"Release   {release.name}", f"Time      {seconds:.1f} s"]
+
+
+def _column(title: str, texts: Sequence[str]) -> list[str]:
+    return [f"{'' if n else title:10}{text}" for n, text in enumerate(texts)]
+
+
+def _name_source(name: str) -> str:
+    if name == "sample":
+        return f"a {SAMPLE_NOTICE}"
+    return "--ratings" if name == GIVEN else f"MovieLens ({name})"
+
+
+def describe_unchanged(build_id: str, live: str | None) -> str:
+    """Return the line for a build that would give what is there."""
+    rolled_back = "" if build_id == live else ", which was rolled back"
+    return f"Nothing changed since release {build_id}{rolled_back}: nothing built"
 
 
 def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]:
@@ -113,12 +128,15 @@ def describe_rollback(live: str, before: str | None) -> str:
 
 
 def describe_errors(scores: Sequence[Score]) -> list[str]:
-    """The errors of cross-validation, a line for each model."""
-    return [
-        f"{'Errors' if not n else '':10}RMSE {score.measures.rmse:.4f}, "
-        f"MAE {score.measures.mae:.4f}  {score.model}"
-        for n, score in enumerate(scores)
-    ]
+    """Return the errors on held-out ratings, a line for each model that predicts stars."""
+    return _column(
+        "Errors",
+        [
+            f"RMSE {score.measures.rmse:.4f}, MAE {score.measures.mae:.4f}  {score.model}"
+            for score in scores
+            if score.measures.rmse is not None and score.users == ALL
+        ],
+    )
 
 
 COLUMNS = {
@@ -146,8 +164,6 @@ def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]
 
 def label(score: Score) -> str:
     """The model, and of a group of users which, and from how many ratings it is known."""
-    from ..evaluation.protocol import ALL
-
     if score.users == ALL:
         return score.model
     return f"{score.model}, {score.users} ({score.ratings:,})"
@@ -156,27 +172,24 @@ def label(score: Score) -> str:
 def describe_tuning(
     trials: Sequence[Trial], first: Parameters, asked: int, minutes: float
 ) -> list[str]:
-    """The best sets of parameters, as flags to use again.
+    """Return the best sets of parameters, as flags to use again.
 
     Args:
         trials: those made, the best first.
         first: the set asked for.
         asked: how many trials were to be made.
-        minutes: after which none went on.
+        minutes: the time after which none went on.
     """
-    from ..evaluation.tuning import FOLDS
-
     tried = f"{len(trials):,} sets"
     if len(trials) < asked:
-        tried = f"{len(trials):,} of {asked:,} sets (the time was over: {minutes:g} min)"
-    lines = ["", f"Tuning    best of {tried}, mean RMSE over {FOLDS} folds; rankings not looked at"]
-    lines += [
-        f"          {trial.rmse:.4f}  {trial.parameters.as_flags()}"
+        tried = f"{len(trials):,} of {asked:,} sets (stopped after {minutes:g} minutes)"
+    lines = [f"Best of {tried}, by mean RMSE over {TUNING_FOLDS} folds; lists are not looked at"]
+    return lines + [
+        f"  {trial.rmse:.4f}  {trial.parameters.as_flags()}"
         + ("  (as asked for)" if trial.parameters == first else "")
         for n, trial in enumerate(trials)
         if n < TOP or trial.parameters == first
     ]
-    return lines
 
 
 def _value(number: float | None, column: str) -> str:
@@ -196,21 +209,11 @@ def _describe_known_pair(svd: SVD, combined: pd.DataFrame) -> str:
     )
 
 
-def describe_demo(svd: SVD, combined: pd.DataFrame) -> list[str]:
-    """The films two sample users liked, and the five unseen ones the model puts first."""
-    titles = sample.film_titles()
-    lines = []
-    for user in DEMO_USERS:
-        seen = combined[combined["user_id"] == user].set_index("movie_id")["rating"]
-        liked = seen.sort_values(ascending=False, kind="stable").index[:TOP]
-        scores = {
-            film: svd.predict(user, film, clip=False).est for film in titles if film not in seen
-        }
-        top = sorted(scores, key=lambda film: -scores[film])[:TOP]
-        lines += [
-            "",
-            f"{user} ({sample.NOTICE})",
-            f"  liked  {', '.join(titles[film] for film in liked)}",
-            *(f"  {n}.     {titles[film]}" for n, film in enumerate(top, start=1)),
-        ]
-    return lines
+def describe_list(user: str, liked: Sequence[str], films: Sequence[tuple[str, float]]) -> list[str]:
+    """Return a user's favourite films, and those that are recommended, with predicted stars."""
+    width = max((len(title) for title, _ in films), default=0)
+    return [
+        user,
+        *([f"  liked  {', '.join(liked)}"] if liked else []),
+        *(f"  {n:<5}  {title:{width}}  {stars:.1f}" for n, (title, stars) in enumerate(films, 1)),
+    ]

@@ -1,26 +1,17 @@
-"""Recommendations for every user of the training, into a Parquet file.
-
-Run it in `backend/`: python -m ml.recommend_all FILE
-"""
+"""The lists of all users of a release, as a Parquet file."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-if __name__ == "__main__" and not __package__:
-    print("error: run by path: use python -m ml.recommend_all in backend/", file=sys.stderr)
-    sys.exit(2)
-
-from ..cli import EXIT_CODES, Parser, add_noise, at_least, folder, print_lines, run
 from ..errors import UsageError
-from ..paths import MODELS_DIR
 from ..progress import progress_bar
+from ..release.files import read_live
+from .snapshot import read_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -50,7 +41,7 @@ def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
     """
     import numpy as np
 
-    from ..evaluation.metrics import top_films
+    from ..top_n import top_films
 
     films = len(snapshot.movie_ids)
     order = snapshot.order  # of films with equal scores the lower id comes first
@@ -63,7 +54,7 @@ def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
         scores = snapshot.pu[start:end] @ qi.T + bi
         raters = np.repeat(np.arange(end - start), np.diff(starts[start : end + 1]))
         scores[raters, place[snapshot.rated_movies[starts[start] : starts[end]]]] = -np.inf
-        top = top_films(scores, places=min(n, films))
+        top = top_films(scores, None, min(n, films))
         averages = snapshot.global_mean + snapshot.bu[start:end, None]
         stars = (np.take_along_axis(scores, top, axis=1) + averages).clip(*snapshot.scale)
         none = top < 0
@@ -110,40 +101,23 @@ def write_parquet(snapshot: Snapshot, path: Path, n: int) -> int:
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The script; returns its exit code."""
-    parser = Parser(
-        prog="python -m ml.recommend_all",
-        description="Write each user's best films that they have not rated to a Parquet file.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("file", type=Path, help="to be written: user_id, movie_id, rank, score")
-    add("--models-dir", type=folder, default=MODELS_DIR, metavar="DIR",
-        help="where the releases are (default ml/models)")  # fmt: skip
-    add("-n", type=at_least(1), default=10, help="films for each user, default %(default)s")
-    add_noise(parser)
-    return run(_work, parser.parse_args(argv))
+def export_lists(models_dir: Path, path: Path, n: int) -> tuple[int, int]:
+    """Write the live release's lists for all users to a Parquet file.
 
+    Returns:
+        The number of rows, and of users.
 
-def _work(args: argparse.Namespace) -> None:
-    from ..release.files import read_live
-    from .snapshot import read_snapshot
-
-    if not args.file.absolute().parent.is_dir():
-        raise UsageError(f"{args.file.parent} is no folder: make it, or name another file")
-    snapshot = read_live(args.models_dir, read_snapshot)
+    Raises:
+        UsageError: there is no such folder, or the release is item-only.
+        ReleaseError: the release cannot be read.
+        OSError: the file could not be written; what was there stays.
+    """
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{path.parent} is not a folder: make it, or name another file")
+    snapshot = read_live(models_dir, read_snapshot)
     if not snapshot.users:
         raise UsageError(
-            f"release {snapshot.build_id} is of films alone and knows no users: fold them in, or "
-            "take their vectors, see --user-vectors of ml.build_collaborative"
+            f"release {snapshot.build_id} is item-only and knows no users: fold them in, or take "
+            "their vectors, see --item-only of ml.build_collaborative"
         )
-    rows = write_parquet(snapshot, args.file, args.n)
-    if not args.quiet:
-        print_lines([f"{rows:,} recommendations for {len(snapshot.users):,} users in {args.file}"])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return write_parquet(snapshot, path, n), len(snapshot.users)

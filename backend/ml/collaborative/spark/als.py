@@ -86,7 +86,7 @@ def fit_als(
     from surprise import SVD, AlgoBase
 
     if cluster is None:
-        raise UsageError("algorithm 'als' needs a Spark cluster: say --engine spark")
+        raise UsageError("algorithm 'als' needs a Spark cluster: say --spark")
     trainset.check()
     rows = trainset.by_user
     users = _repeat(rows.starts)
@@ -181,7 +181,7 @@ def fit(
     return Fitted(mean, *found)
 
 
-def fit_films(
+def fit_items(
     cluster: Cluster,
     ratings: DataFrame,
     count: int,

@@ -8,11 +8,19 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..datasets.movielens import MappedRatings
 from ..errors import InputError, MlError, SourceError
-from ..evaluation import hold_out, splits
-from ..ratings import COLUMNS, HIGHEST, LOWEST, NOT_APP_PREFIX, make_ratings
-from ..report.summary import GIVEN
+from ..evaluation import splits
+from ..evaluation.held_out import MAX_RATINGS
+from ..ratings import (
+    COLUMNS,
+    GIVEN,
+    HIGHEST,
+    LOWEST,
+    NOT_APP_PREFIX,
+    make_ratings,
+    make_source,
+    with_sources,
+)
 from .als import USUAL_NUMBERS, USUAL_RATINGS, failures
 from .session import first_line
 
@@ -68,25 +76,17 @@ class Given:
 
     def collect(self) -> pd.DataFrame:
         """All of them as a ratings table, by user and film."""
-        return _to_table(self.ratings, self.user_ids, self.movie_ids)
+        return self._with_source(_to_table(self.ratings, self.user_ids, self.movie_ids))
 
     def sample(self) -> pd.DataFrame:
         """All ratings of the users that `hold_out.sample_users` would choose, as a table."""
-        if self.counts["ratings"] <= hold_out.MOST:
+        if self.counts["ratings"] <= MAX_RATINGS:
             return self.collect()
         users = self.ratings.join(_lowest_users(self), "user", "left_semi")
-        return _to_table(users, self.user_ids, self.movie_ids)
+        return self._with_source(_to_table(users, self.user_ids, self.movie_ids))
 
-    def map_to(self, table: pd.DataFrame, catalog: frozenset[int] | None) -> MappedRatings:
-        """`table` as what a build reads from elsewhere."""
-        import pandas as pd
-
-        left_out = sum(self.dropped.values())
-        second = self.dropped.get(SECOND, 0)
-        return MappedRatings(
-            GIVEN, table, self.rows, self.rows, self.rows - left_out + second, catalog,
-            pd.Series(dtype="Int64"),
-        )  # fmt: skip
+    def _with_source(self, table: pd.DataFrame) -> pd.DataFrame:
+        return with_sources(table, make_source(GIVEN, self.rows, self.dropped, table))
 
 
 SECOND = "second rating of a film"
@@ -127,7 +127,7 @@ def _read(cluster: Cluster, source: str) -> DataFrame:
     shown = _shown(source)
     try:
         if source.startswith("jdbc:"):
-            parts = cluster.partitions or cluster.session.sparkContext.defaultParallelism
+            parts = cluster.session.sparkContext.defaultParallelism
             slices = [f"MOD(movie_id, {parts}) = {part}" for part in range(parts)]
             within = ", ".join(map(str, range(parts)))
             slices[0] += f" OR movie_id IS NULL OR NOT MOD(movie_id, {parts}) IN ({within})"
@@ -298,7 +298,7 @@ def _number(cluster: Cluster, ids: DataFrame, rows: int) -> DataFrame:
 
 
 def _lowest_users(given: Given) -> DataFrame:
-    """Numbers `user` of those with the lowest hashes, who have `hold_out.MOST` ratings together."""
+    """Numbers `user` of those with the lowest hashes, who have `MAX_RATINGS` ratings together."""
     import numpy as np
     from pyspark.cloudpickle import register_pickle_by_value
     from pyspark.sql import functions as F  # noqa: N812
@@ -310,7 +310,7 @@ def _lowest_users(given: Given) -> DataFrame:
         return int(hashing([user_id])[0]) - 2**63
 
     hashed = given.user_ids.withColumn("hash", F.udf(hash_of, "long", useArrow=False)("user_id"))
-    share = hold_out.MOST / given.counts["ratings"]
+    share = MAX_RATINGS / given.counts["ratings"]
     session = given.ratings.sparkSession
     while True:  # hashes are even: twice the share of the users is all but sure to be enough
         share = min(1.0, 2 * share)
@@ -319,9 +319,9 @@ def _lowest_users(given: Given) -> DataFrame:
             given.ratings.join(low, "user").groupBy("user", "hash").count().sort("hash", "user")
         ).toArrow()
         counts = found["count"].to_numpy()
-        if share == 1 or counts.sum() > hold_out.MOST:
+        if share == 1 or counts.sum() > MAX_RATINGS:
             break
-    chosen = max(1, int((np.cumsum(counts) <= hold_out.MOST).sum()))
+    chosen = max(1, int((np.cumsum(counts) <= MAX_RATINGS).sum()))
     users = found["user"].to_pylist()[:chosen]
     return F.broadcast(session.createDataFrame([(user,) for user in users], "user int"))
 

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 JAVA = 17
 """Oldest that Spark 4 runs on."""
-STORAGE_LEVELS = ("MEMORY_ONLY", "MEMORY_AND_DISK", "MEMORY_AND_DISK_SER", "DISK_ONLY")
+IN_OBJECTS, SERIALISED = "MEMORY_AND_DISK", "MEMORY_AND_DISK_SER"
+"""Storage levels."""
 PER_PARTITION = 1_000_000
 """Ratings in a partition, about: 12 MB of them, in a task of some seconds."""
-IN_OBJECTS = 100_000_000
+MAX_OBJECTS = 100_000_000
 """Ratings above which what is kept in memory is kept serialised."""
 
 logger = logging.getLogger(__name__)
@@ -38,21 +39,17 @@ class Cluster:
     """A session, and how it is to work."""
 
     session: SparkSession
-    partitions: int | None = None
-    """Of the ratings; by default chosen by their number."""
-    storage: str | None = None
-    """One of `STORAGE_LEVELS`; by default chosen by the number of ratings."""
     checkpoints: str | None = None
     """Folder on any Hadoop path: of what a build that was killed need not do again."""
 
     def partitions_for(self, ratings: int) -> int:
-        """As asked for, else one a `PER_PARTITION`, but work for every core."""
+        """Return the number of partitions: one a million ratings, and work for each core."""
         cores = self.session.sparkContext.defaultParallelism
-        return self.partitions or max(cores, -(-ratings // PER_PARTITION))
+        return max(cores, -(-ratings // PER_PARTITION))
 
     def storage_for(self, ratings: int) -> str:
-        """As asked for, else in memory, serialised where there are many, the rest on disks."""
-        return self.storage or STORAGE_LEVELS[1 + (ratings > IN_OBJECTS)]
+        """Return the storage level: in memory, many serialised, what does not fit on disks."""
+        return SERIALISED if ratings > MAX_OBJECTS else IN_OBJECTS
 
     def expect(self, ratings: int) -> None:
         """Shuffle in as many parts as so many ratings need; Spark's own number is 200."""
@@ -100,20 +97,14 @@ class Cluster:
 def open_cluster(
     master: str | None = None,
     *,
-    partitions: int | None = None,
-    storage: str | None = None,
     checkpoints: str | None = None,
-    verbose: bool = False,
 ) -> Iterator[Cluster]:
     """A session on `master`, stopped at the end whatever happens; or that which is there already.
 
     Args:
         master: `local[*]`, `spark://HOST:PORT`, `yarn`, …; by default that of spark-submit, else
             all cores of this machine.
-        partitions: see `Cluster`.
-        storage: see `Cluster`.
         checkpoints: see `Cluster`.
-        verbose: leave Spark's own log on stderr.
 
     Raises:
         MlError: pyspark or a Java that runs it is not there.
@@ -132,7 +123,9 @@ def open_cluster(
     logger.info("starting Spark %s on %s", version, master or "what spark-submit names")
     with NamedTemporaryFile("w+", prefix="spark-", suffix=".log", encoding="utf-8") as log:
         context, gateway = (
-            (active, None) if active else _start(master, submitted, None if verbose else log)
+            (active, None)
+            if active
+            else _start(master, submitted, None if logger.isEnabledFor(logging.DEBUG) else log)
         )
         try:
             from py4j.protocol import Py4JJavaError
@@ -148,7 +141,7 @@ def open_cluster(
                     ) from None
             session = SparkSession(context)
             session.conf.set("spark.sql.session.timeZone", "UTC")
-            cluster = Cluster(session, partitions, storage, checkpoints)
+            cluster = Cluster(session, checkpoints)
             cluster.expect(0)
             yield cluster
         finally:
@@ -170,8 +163,7 @@ def check_installed() -> str:
             found = ""
     if not found:
         raise MlError(
-            "pyspark is not installed, and --engine spark needs it: "
-            "pip install -r requirements-spark.txt"
+            "pyspark is not installed, and --spark needs it: pip install -r requirements-spark.txt"
         )
     fix = (
         "install it (Debian: apt-get install default-jre-headless), or set JAVA_HOME to the folder "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .jit import Argument, compiled
 
 if TYPE_CHECKING:
@@ -17,8 +19,6 @@ CACHE_LINE = 64
 
 def aligned_rows(values: NDArray[Any]) -> NDArray[Any]:
     """A copy of an array that begins at a cache line."""
-    import numpy as np
-
     memory = np.empty(values.nbytes + CACHE_LINE, dtype=np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
     copy = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)

@@ -1,0 +1,217 @@
+"""The tool for what is not a build: python -m ml.collaborative COMMAND."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import cli
+from .errors import InputError, UsageError
+from .options import choose_training
+from .texts import decode_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
+    from .datasets.movielens import MappedRatings
+    from .serving import CollaborativeModel, FoldedUser
+
+TUNE_MINUTES = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    parser = cli.make_parser(
+        __package__ or "ml.collaborative", "Look at what the builds made.", cli.SOURCE_CODES
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(
+        name: str, work: Callable[[argparse.Namespace], None], text: str
+    ) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False
+        )
+        added.set_defaults(work=work)
+        cli.add_noise_flags(added)
+        return added
+
+    cli.add_models_flag(command("releases", _releases, "List the releases; * marks the live one."))
+    rollback = command("rollback", _rollback, "Make an older release live again.")
+    cli.add_models_flag(rollback)
+    rollback.add_argument("id", nargs="?", default="", metavar="ID",
+        help="default: the newest older one that has not itself been rolled back")  # fmt: skip
+
+    evaluate = command("evaluate", _evaluate, "Measure errors and lists on held-out ratings.")
+    tune = command("tune", _tune, "Try sets of the SVD's parameters; print the best as flags.")
+    for measured in (evaluate, tune):
+        cli.add_data_flags(measured)
+        cli.add_training_flags(measured)
+    tune.add_argument("--sets", type=cli.at_least(1), default=30, metavar="N",
+        help="sets to try (default %(default)s)")  # fmt: skip
+    tune.add_argument("--minutes", type=cli.positive, default=TUNE_MINUTES, metavar="M",
+        help="stop after so long (default %(default)g)")  # fmt: skip
+
+    recommend = command("recommend", _recommend, "Print a user's list of films, with titles.")
+    recommend.add_argument("user", nargs="?", help="the user's id, as in the app; or ml_1, ml_2, …")
+    recommend.add_argument("--stars", type=_stars, nargs="+", metavar="FILM=STARS",
+        help="for a user with these ratings instead, by TMDB id: --stars 862=4.5 12=3")  # fmt: skip
+    similar = command("similar", _similar, "Print the films most similar to one, with titles.")
+    similar.add_argument("film", type=cli.at_least(1), help="TMDB id")
+    for shown in (recommend, similar):
+        shown.add_argument("-n", type=cli.at_least(1), default=10,
+            help="films to print (default %(default)s)")  # fmt: skip
+        cli.add_models_flag(shown)
+        cli.add_data_dir_flag(shown)
+
+    export = command("export", _export, "Write the lists of all users to a Parquet file.")
+    export.add_argument("file", type=Path, help="columns user_id, movie_id, rank and score")
+    export.add_argument("-n", type=cli.at_least(1), default=10,
+        help="films for each user (default %(default)s)")  # fmt: skip
+    cli.add_models_flag(export)
+    args = parser.parse_args(argv)
+    return cli.run(args.work, args)
+
+
+def _stars(text: str) -> tuple[int, float]:
+    film, _, stars = text.partition("=")
+    try:
+        return int(film), float(stars)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FILM=STARS, such as 862=4.5") from None
+
+
+def _releases(args: argparse.Namespace) -> None:
+    from .release import ReleaseStore
+    from .report import describe_releases
+
+    store = ReleaseStore(args.models_dir)
+    cli.print_lines(describe_releases(store.models_dir, store.releases()))
+
+
+def _rollback(args: argparse.Namespace) -> None:
+    from .release import ReleaseStore
+    from .report import describe_rollback
+
+    cli.print_lines([describe_rollback(*ReleaseStore(args.models_dir).roll_back(args.id))])
+
+
+def _load_ratings(args: argparse.Namespace, folds: int) -> tuple[MappedRatings, pd.DataFrame]:
+    """Return MovieLens's ratings, and those with the app's own."""
+    from . import datasets, ratings
+    from .app_ratings import read_app_ratings
+    from .catalog import resolve_catalog
+
+    mapped = datasets.load(args.dataset, args.data_dir, resolve_catalog(args.catalog, args.dataset))
+    app = ratings.empty_ratings() if args.dataset == "sample" else read_app_ratings()
+    table = ratings.combine(mapped.ratings, app)
+    if folds > len(table):
+        raise InputError(f"found {len(table):,} ratings, expected {folds} at least: no folds")
+    return mapped, table
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from . import datasets
+    from .evaluation import FOLDS, all_splits, evaluate, name_trainings
+    from .report import describe_evaluation
+
+    training = choose_training(args)
+    mapped, table = _load_ratings(args, FOLDS)
+    if args.dataset == "ml-100k":
+        datasets.fetch_splits(args.data_dir)
+    fits = {name: named.fit for name, named in name_trainings(training).items()}
+    ways = all_splits(mapped, table, args.data_dir, args.seed)
+    cli.print_lines(
+        describe_evaluation({way: evaluate(table, splits, fits) for way, splits in ways.items()})
+    )
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from .evaluation import TUNING_FOLDS, tune
+    from .report import describe_tuning
+
+    training = choose_training(args)
+    if training.algorithm.name != "svd":
+        raise UsageError("tune is for --algorithm svd: leave the other out")
+    _, table = _load_ratings(args, TUNING_FOLDS)
+    first = training.parameters
+    trials = tune(table, first, args.sets, 60 * args.minutes, args.seed)
+    cli.print_lines(describe_tuning(trials, first, args.sets, args.minutes))
+
+
+def _load_model(args: argparse.Namespace) -> tuple[CollaborativeModel, dict[int, str]]:
+    """Return the live model, and titles by TMDB id of the sets it was trained on."""
+    from . import datasets
+    from .serving import load_collaborative
+
+    model = load_collaborative(args.models_dir)
+    titles: dict[int, str] = {}
+    for source in reversed(model.manifest["data"]["sources"]):
+        if source["name"] in datasets.NAMES:
+            titles |= datasets.name_films(source["name"], args.data_dir).titles
+    return model, titles
+
+
+def _recommend(args: argparse.Namespace) -> None:
+    from .report import describe_list
+
+    if (args.user is None) == (args.stars is None):
+        raise UsageError("name a user, or a new user's ratings by --stars FILM=STARS, not both")
+    model, titles = _load_model(args)
+    user: str | FoldedUser
+    if args.stars:
+        user, name, rated = model.fold_in(dict(args.stars)), "a new user", dict(args.stars)
+    else:
+        user, name, rated = args.user, args.user, _stars_of(args)
+        if not model.knows_user(args.user):
+            cli.logger.warning("the release does not know this user: this is anyone's list")
+
+    def title(film: int) -> str:
+        return titles.get(film, f"TMDB {film}")
+
+    liked = sorted(rated, key=lambda film: -rated[film])[: cli.SHOWN]
+    films = [(title(film.movie_id), film.score) for film in model.recommend(user, args.n)]
+    cli.print_lines(describe_list(name, list(map(title, liked)), films))
+
+
+def _stars_of(args: argparse.Namespace) -> dict[int, float]:
+    """Return what a user of the live release rated, by TMDB id."""
+    from .release import ReleaseStore, load_arrays
+
+    names = ("user_ids", "user_id_ends", "movie_ids", "rated_starts", "rated_movies", "rated_stars")
+    found = ReleaseStore(args.models_dir).read_live(lambda folder: load_arrays(folder, names))
+    users = decode_texts(found["user_ids"], found["user_id_ends"])
+    if args.user not in users:
+        return {}
+    row = users.index(args.user)
+    own = slice(found["rated_starts"][row], found["rated_starts"][row + 1])
+    films = found["movie_ids"][found["rated_movies"][own]]
+    return dict(zip(films.tolist(), found["rated_stars"][own].tolist(), strict=True))
+
+
+def _similar(args: argparse.Namespace) -> None:
+    model, titles = _load_model(args)
+    if not model.knows_movie(args.film):
+        raise InputError(f"the release does not know film {args.film}: it has no ratings of it")
+    cli.print_lines(
+        [
+            f"{n:<3} {titles.get(film.movie_id, f'TMDB {film.movie_id}')}  {film.score:.2f}"
+            for n, film in enumerate(model.similar(args.film, args.n), 1)
+        ]
+    )
+
+
+def _export(args: argparse.Namespace) -> None:
+    from .serving import export_lists
+
+    rows, users = export_lists(args.models_dir, args.file, args.n)
+    if not args.quiet:
+        cli.print_lines([f"{rows:,} recommendations for {users:,} users in {args.file}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""ALS as an algorithm among the others; it trains on a Spark cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..algorithms.training import Algorithm, Parameters, Training
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from surprise import SVD
+
+    from ..algorithms.training import Watch
+    from ..trainset import ArrayTrainset
+    from .session import Cluster
+
+
+def _fit_nowhere(*_: object) -> SVD:
+    raise UsageError("algorithm 'als' needs a Spark cluster: say --spark")
+
+
+def _fit(
+    cluster: Cluster, trainset: ArrayTrainset, parameters: Parameters, seed: int, _: Watch | None
+) -> SVD:
+    """Train on the cluster, which calls nobody meanwhile."""
+    from .als import fit_als
+
+    return fit_als(trainset, parameters=parameters, seed=seed, cluster=cluster)
+
+
+def _describe(parameters: Parameters) -> dict[str, float]:
+    from .als import describe_als
+
+    return describe_als(parameters)
+
+
+ALS = Algorithm(
+    "als", "ALS", Parameters(factors=20, epochs=10, reg=0.15), ("factors", "epochs", "reg"),
+    _fit_nowhere, _describe,
+)  # fmt: skip
+"""Without a cluster: it has parameters, and cannot train."""
+
+
+def on_cluster(training: Training, cluster: Cluster) -> Training:
+    """Return the same training, done on this cluster."""
+    algorithm = replace(training.algorithm, fit=partial(_fit, cluster))
+    return replace(training, algorithm=algorithm)
