@@ -20,17 +20,17 @@ import pandas as pd
 import pytest
 from helpers import BACKEND, copy_backend
 from jsonschema import Draft202012Validator
+from ml.collaborative.evaluation.hold_out import hold_out
+from ml.collaborative.provenance import find_same
 from postgrest_server import SupabaseServer
 from small_builds import BUILD, SAMPLE, SMALL, Run, edit_manifest, write_set
 
-from ml.collaborative import __version__
 from ml.build_collaborative import save_models, train_svd_model
+from ml.collaborative import __version__
 from ml.collaborative.algorithms.training import PLAN, Parameters
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import DamagedReleaseError, MlError, NewerReleaseError
-from ml.collaborative.evaluation.hold_out import hold_out
 from ml.collaborative.evaluation.splits import fixed_fifth
-from ml.collaborative.provenance import find_same
 from ml.collaborative.ratings import Counts, combine, empty_ratings, table_hash
 from ml.collaborative.release.files import verify_release
 from ml.collaborative.release.history import list_releases
