@@ -107,18 +107,19 @@ def wait_until(done: Callable[[], bool], what: str, seconds: float = 30) -> None
 
 
 @contextmanager
-def serve(models: Path, log: Path) -> Iterator[Service]:
+def serve(models: Path, log: Path, python: str | Path = sys.executable) -> Iterator[Service]:
     """The example service on a free port of this machine alone, until the block ends.
 
     Args:
         models: its models folder.
         log: where its log goes.
+        python: the interpreter of the environment that it runs in.
     """
     command = "-m uvicorn examples.fusion_service:app --host 127.0.0.1 --port 0 --no-access-log"
     env = {"MODELS_DIR": str(models), "RELOAD_SECONDS": str(RELOAD_SECONDS)}
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, *command.split()],
+            [python, *command.split()],
             cwd=BACKEND,
             env=os.environ | env,
             stdout=file,

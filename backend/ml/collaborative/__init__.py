@@ -29,6 +29,14 @@ if TYPE_CHECKING:
     from .serving import Recommendation as Recommendation
     from .serving import load_collaborative as load_collaborative
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  first of all: what follows does not parse there
+    sys.stderr.write(
+        "error: Python 3.11 or newer is needed, this is %d.%d\n" % sys.version_info[:2]  # noqa: UP031
+    )
+    sys.exit(2)
+
 __version__ = "0.2.0"
 
 _ROOMS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
     import httpx
     import pyarrow as pa
-    from postgrest import SyncSelectRequestBuilder
+    from postgrest import SyncPostgrestClient, SyncSelectRequestBuilder
     from pydantic import SecretStr
-    from supabase import Client
 
     from .reading import AppTable
 
@@ -56,7 +56,7 @@ def read_rows(url: str, key: SecretStr, names: AppTable) -> tuple[pa.Table, int]
     import pyarrow as pa
 
     with _open_http() as http:
-        client = _connect(url, key, http)
+        client = _connect(url, key, names, http)
         nulls = _count_nulls(client, names)
         pages = _read_pages(client, names)
     return pa.Table.from_batches(pages, pages[0].schema), nulls
@@ -78,21 +78,35 @@ def _open_http() -> httpx.Client:
         ) from None
 
 
-def _connect(url: str, key: SecretStr, http: httpx.Client) -> Client:
-    from supabase import ClientOptions, SupabaseException, create_client
+def _connect(url: str, key: SecretStr, names: AppTable, http: httpx.Client) -> SyncPostgrestClient:
+    """Return supabase's client for reading tables, with `http` in place of its own connection.
 
-    options = ClientOptions(httpx_client=http, postgrest_client_retry=False)
+    The same in all its versions: those before 2.16 take no HTTP client.
+    """
+    from httpx import InvalidURL
+    from postgrest import SyncPostgrestClient
+
     secret = key.get_secret_value()
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
         raise SourceError(
             "SUPABASE_SERVICE_ROLE_KEY is no key: it has blanks or unusual characters"
         )
+    headers = {"apikey": secret, "Authorization": f"Bearer {secret}"}
     try:
-        return create_client(url, secret, options)
-    except (SupabaseException, ValueError) as error:
+        if not re.match("https?://.", url):
+            raise ValueError("Invalid URL")
+        client = SyncPostgrestClient(
+            f"{url.rstrip('/')}/rest/v1", schema=names.schema, headers=headers
+        )
+    except (InvalidURL, ValueError) as error:
         raise SourceError(
             f"SUPABASE_URL is not usable ({error}): expected https://PROJECT.supabase.co"
         ) from None
+    client.retry_enabled = False
+    http.base_url, http.headers = client.session.base_url, client.session.headers
+    client.session.close()
+    client.session = http
+    return client
 
 
 def _check_response(response: httpx.Response) -> None:
@@ -121,12 +135,13 @@ def _asked_wait(headers: httpx.Headers) -> float:
     return min(max(wait, 0.0), LONGEST_WAIT)
 
 
-def _select(client: Client, names: AppTable, *columns: str, **how: Any) -> SyncSelectRequestBuilder:
-    table = client.schema(names.schema).table(names.table)
-    return table.select(*columns, **how)
+def _select(
+    client: SyncPostgrestClient, names: AppTable, *columns: str, **how: Any
+) -> SyncSelectRequestBuilder:
+    return client.from_(names.table).select(*columns, **how)
 
 
-def _count_nulls(client: Client, names: AppTable) -> int:
+def _count_nulls(client: SyncPostgrestClient, names: AppTable) -> int:
     """Rows without a user or film: no key to page by, and no ratings."""
     user, movie, _ = map(_quote, names.columns)
     query = (
@@ -137,7 +152,7 @@ def _count_nulls(client: Client, names: AppTable) -> int:
     return int(_ask(query.execute, names).count or 0)
 
 
-def _read_pages(client: Client, names: AppTable) -> list[pa.RecordBatch]:
+def _read_pages(client: SyncPostgrestClient, names: AppTable) -> list[pa.RecordBatch]:
     """All pages, the last of them empty.
 
     The rating is the last part of the key, so that a user's several ratings of a film are all
@@ -156,7 +171,7 @@ def _read_pages(client: Client, names: AppTable) -> list[pa.RecordBatch]:
                 rest.or_(f"and({user}.not.is.null,{movie}.not.is.null)")
                 if last is not None:
                     rest.or_(_after(names, *last))
-            query.order(user).order(movie).order(rating, desc=True, nullsfirst=False).limit(PAGE)
+            query.order(user).order(movie).order(rating).limit(PAGE)
             page, last = _ask(partial(_read_page, query, end, seen), names)
             seen.add(last)
             pages.append(page)
@@ -170,7 +185,7 @@ def _after(names: AppTable, user: str | None, movie: str | None, rating: str | N
     user, movie = _quote(user), _quote(movie)
     terms = [f"{users}.gt.{user}", f"and({users}.eq.{user},{movies}.gt.{movie})"]
     if rating is not None:  # nulls are last
-        rest = f"or({ratings}.lt.{_quote(rating)},{ratings}.is.null)"
+        rest = f"or({ratings}.gt.{_quote(rating)},{ratings}.is.null)"
         terms.append(f"and({users}.eq.{user},{movies}.eq.{movie},{rest})")
     # The first condition follows from the second; it lets Postgres use the index.
     return f"and({users}.gte.{user},or({','.join(terms)}))"
