@@ -31,21 +31,19 @@ def time_command(command: list[str]) -> float:
     return perf_counter() - started
 
 
-def compare_builds(data_dir: Path, folds: int, runs: int) -> dict[str, object]:
+def compare_builds(data_dir: Path, runs: int) -> dict[str, object]:
     """Whole builds on cached ML-100K, interpreter start to files written."""
     with tempfile.TemporaryDirectory() as folder:
         python = [sys.executable, "-m"]
         ours = [*python, "ml.build_collaborative", "--catalog", "all", "--data-dir", str(data_dir),
                 "--models-dir", f"{folder}/ours", "--quiet"]  # fmt: skip
-        ours += ["--cv", str(folds)] if folds else []
-        plain = [*python, "benchmarks.plain_surprise", str(data_dir), f"{folder}/plain", str(folds)]
+        plain = [*python, "benchmarks.plain_surprise", str(data_dir), f"{folder}/plain"]
         pairs = []
-        for run in tqdm(range(runs + 1), f"builds, {folds} folds"):
+        for run in tqdm(range(runs + 1), "builds"):
             pair = time_command(ours), time_command(plain)
             if run:  # the first warms the caches
                 pairs.append(pair)
-    what = f"whole build, ML-100K{f', --cv {folds}' if folds else ''}"
-    return compared(what, [a for a, _ in pairs], [b for _, b in pairs])
+    return compared("whole build, ML-100K", [a for a, _ in pairs], [b for _, b in pairs])
 
 
 def compared(what: str, ours: list[float], plain: list[float]) -> dict[str, object]:
@@ -161,7 +159,7 @@ def main() -> None:
     args = parser.parse_args()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
     machine += ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    rows = [compare_builds(args.data_dir, folds, args.runs) for folds in (0, 3)]
+    rows = [compare_builds(args.data_dir, args.runs)]
     rows.append(compare_fit(args.data_dir, args.runs))
     rows += [compare_modes(ratings, 3) for ratings in (1_000_000, 4_000_000)]
     rows += compare_steps(100_000, args.runs) + compare_steps(1_000_000, min(args.runs, 3))

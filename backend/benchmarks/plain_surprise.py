@@ -1,6 +1,6 @@
 """The plan's steps written with plain Surprise: what a build is measured against.
 
-Run it in `backend/`: python -m benchmarks.plain_surprise DATA_DIR MODELS_DIR [CV]
+Run it in `backend/`: python -m benchmarks.plain_surprise DATA_DIR MODELS_DIR
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from pathlib import Path
 import joblib
 import pandas as pd
 from surprise import SVD, Dataset, Reader
-from surprise.model_selection import cross_validate
 
 
-def main(data: Path, models: Path, folds: int) -> None:
+def main(data: Path, models: Path) -> None:
     """Load ML-100K, map it by the id table, train, dump."""
     ratings = pd.read_csv(
         data / "ml-100k" / "u.data", sep="\t", names=["user_id", "item_id", "rating", "time"]
@@ -27,8 +26,6 @@ def main(data: Path, models: Path, folds: int) -> None:
     data_set = Dataset.load_from_df(
         table[["user_id", "movie_id", "rating"]], Reader(rating_scale=(1, 5))
     )
-    if folds:
-        cross_validate(SVD(), data_set, measures=["RMSE", "MAE"], cv=folds)
     trainset = data_set.build_full_trainset()
     model = SVD(n_factors=100, n_epochs=20, lr_all=0.005, reg_all=0.02).fit(trainset)
     models.mkdir(parents=True, exist_ok=True)
@@ -37,4 +34,4 @@ def main(data: Path, models: Path, folds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""A fusion service: content-based and collaborative scores in one ranking, fresh for every user.
+"""Serve content-based and collaborative scores in one ranking, with each user's newest ratings.
 
 Run it in `backend/`: uvicorn examples.fusion_service:app
 """
@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from fastapi import FastAPI, HTTPException, Path, Query
 
-from ml.collaborative.errors import ReleaseError, RequestError
-from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
+from ml.collaborative import (
+    CollaborativeModel,
+    ReleaseError,
+    RequestError,
+    load_collaborative,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,14 +30,14 @@ logger = logging.getLogger("fusion")
 
 model: CollaborativeModel | None = None
 ratings: dict[str, dict[int, float]] = {}
-"""Stands in for the app's table: stars by film by user."""
+"""In place of the app's table: stars by user and film."""
 catalog = np.arange(1, 10_001)
 content_scores = np.random.default_rng(0).uniform(1, 5, len(catalog))
-"""Stand in for the app's content-based model: its films, and stars as it predicts them."""
+"""In place of the app's content-based model: its films and the stars it predicts."""
 
 
 async def follow_releases() -> None:
-    """Have the live release in memory: as soon as there is one, and each one after it."""
+    """Load the live release as soon as there is one, and each release after it."""
     global model
     while True:
         try:
@@ -42,13 +46,13 @@ async def follow_releases() -> None:
             elif await asyncio.to_thread(model.reload_if_changed):
                 logger.info("serving release %s", model.manifest["build_id"])
         except (ReleaseError, OSError) as error:
-            logger.warning("%s; serving with what there is", error)
+            logger.warning("%s; going on with what is loaded", error)
         await asyncio.sleep(RELOAD_SECONDS)
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Follow the releases as long as the service runs."""
+    """Follow the releases while the service runs."""
     following = asyncio.create_task(follow_releases())
     yield
     following.cancel()
@@ -60,7 +64,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 def collaborative_weight(rated: int) -> float:
-    """How much the collaborative score counts, by how many films the user has rated."""
+    """Return the weight of the collaborative score, by how many films the user has rated."""
     if rated < 5:
         return 0.0
     return 0.3 * rated / 20 if rated < 20 else 0.7
@@ -68,7 +72,7 @@ def collaborative_weight(rated: int) -> float:
 
 @app.put("/users/{user_id}/ratings/{movie_id}")
 def rate(user_id: str, movie_id: Annotated[int, Path(ge=1, lt=1 << 31)], stars: float) -> None:
-    """Take a rating; the next ranking knows of it."""
+    """Store a rating; the next ranking uses it."""
     if not 0.5 <= stars <= 5:
         raise HTTPException(422, f"{stars:g} stars: expected 0.5 to 5")
     ratings.setdefault(user_id, {})[movie_id] = stars
@@ -76,8 +80,8 @@ def rate(user_id: str, movie_id: Annotated[int, Path(ge=1, lt=1 << 31)], stars: 
 
 @app.get("/users/{user_id}/recommendations")
 def recommend(user_id: str, n: Annotated[int, Query(ge=1)] = 10) -> list[dict[str, int | float]]:
-    """The best films of the catalog for this user, best first, without those already rated."""
-    rated = dict(ratings.get(user_id, {}))  # as of now: another request may add to it
+    """Return the best films of the catalog for this user, best first, without rated ones."""
+    rated = dict(ratings.get(user_id, {}))  # a copy: another request may add to it
     scores = content_scores.copy()
     weight = collaborative_weight(len(rated))
     if model is not None and weight:
@@ -93,5 +97,5 @@ def recommend(user_id: str, n: Annotated[int, Query(ge=1)] = 10) -> list[dict[st
 
 @app.get("/health")
 def health() -> dict[str, str | None]:
-    """Which release is served."""
+    """Return the release that is served."""
     return {"release": model.manifest["build_id"] if model else None}

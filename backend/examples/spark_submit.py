@@ -1,8 +1,8 @@
-"""What spark-submit runs: `ml.build_collaborative` with the flags that follow."""
+"""Run `ml.build_collaborative --spark` under spark-submit, with the flags that follow."""
 
 import sys
 
 from ml.build_collaborative import main
 
 if __name__ == "__main__":
-    sys.exit(main(["--engine", "spark", *sys.argv[1:]]))
+    sys.exit(main(["--spark", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""The README is true: its snippet runs, its transcripts are printed, its flags are there."""
+"""README and pages are true: snippets run, transcripts are what is printed, flags exist."""
 
 from __future__ import annotations
 
@@ -15,27 +15,45 @@ from helpers import BACKEND, copy_backend
 
 from benchmarks.service_load import wait_until
 from ml import build_collaborative, download_movielens
+from ml.collaborative import __main__ as tool
+from ml.collaborative import errors
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-README = (BACKEND.parent / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in (BACKEND.parent / "README.md", *(BACKEND / "docs").glob("*.md"))
+}
+README = PAGES["README"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)
 
 
-def errors_of(model: str, text: str) -> list[float]:
-    """RMSE and MAE in the line that ends with the model's name."""
-    (line,) = (line for line in text.splitlines() if line.endswith(f"  {model}"))
-    return [float(number) for number in re.findall(r"\d+\.\d+", line)]
+def transcript(page: str, command: str) -> str:
+    """What a page shows below the one command that has this text."""
+    parts = [
+        part for block in blocks(page, "console") for part in re.split(r"^\$ ", block, flags=re.M)
+    ]
+    (shown,) = (part for part in parts if command in part.partition("\n")[0])
+    return shown.partition("\n")[2]
+
+
+def plain(text: str) -> list[str]:
+    """Lines without what no two builds share: ids, times, folders; figures to a thousandth."""
+    text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "ID", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", text)
+    text = re.sub(r"\S+/(refused/|\w+\.pkl)", r"\1", text)
+    text = re.sub(r"\d\.\d+ (s|MB)\b", r"N \1", text)
+    return re.sub(r"\d\.\d{4}\b", lambda number: f"{float(number[0]):.2f}", text).splitlines()
 
 
 def test_the_services_snippets_run_over_http_before_and_after_the_first_build(
     script_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """The first as it stands, the second added to it, in a backend of their own."""
+    """The first as it stands, the second added to it, in a backend of their own; then README's."""
     copy_backend(tmp_path)
-    first, second, _ = blocks("python")
+    first, second, _ = blocks("serving", "python")
     service = (first + second).replace("sleep(60)", "sleep(0.05)")
     (tmp_path / "service.py").write_text(service, encoding="utf-8")
     code = "import sys, uvicorn; uvicorn.run('service:app', fd=int(sys.argv[1]))"
@@ -54,86 +72,62 @@ def test_the_services_snippets_run_over_http_before_and_after_the_first_build(
             )  # fmt: skip
             wait_until(lambda: client.get("/users/ml_sample_155/films").json(), "a release")
             known = client.get("/users/ml_sample_155/films", params={"n": 5}).json()
-            assert known[0]["movie_id"] == 862  # as the demo says
             new = client.post("/films", json={"862": 5.0, "12": 5, "603": 0.5}).json()
             wrong = client.post("/films", json={"862": 7})
         server.terminate()
         server.communicate(timeout=30)
+    assert len(known) == 5
     assert len(new) == 10
     assert wrong.status_code == 422
     assert wrong.json() == {"detail": "film 862 has 7.0 stars, expected 0.5 to 5"}
     assert not {862, 12, 603} & {film["movie_id"] for film in new}
+    (snippet,) = blocks("README", "python")
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, env=script_env,
+                          check=True, capture_output=True, text=True)  # fmt: skip
+    films, stars = done.stdout.splitlines()
+    assert films.count("Recommendation(") == 5
+    assert all(1 <= float(number) <= 5 for number in stars.strip("[]").split())
 
 
-def test_the_old_way_snippet_runs_on_a_build(
+def test_the_pickles_snippet_runs_on_a_build(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = run("ml.build_collaborative", "--dataset", "sample", "--models-dir",
                tmp_path / "ml" / "models")  # fmt: skip
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(tmp_path)
-    exec(blocks("python")[-1], {})
+    exec(blocks("serving", "python")[-1], {})
     est, impossible, users = capsys.readouterr().out.split()
     assert 1 <= float(est) <= 5
     assert (impossible, users) == ("False", "600")
 
 
-def test_the_refused_publish_and_the_rollback_are_what_is_printed(
+def test_the_transcripts_are_what_is_printed(
     run: Run, tmp_path: Path, movielens_archives: Path
 ) -> None:
-    """All but build ids and folders, which no two builds share; figures to a thousandth."""
+    """Build, recommend, export, a refused publish, a rollback and the list, in one folder."""
+    models, data = ["--models-dir", tmp_path / "ml"], ["--data-dir", tmp_path / "data"]
 
     def build(*args: str) -> subprocess.CompletedProcess[str]:
-        return run(
-            "ml.build_collaborative", "--catalog", "all", "--models-dir", tmp_path / "ml",
-            "--data-dir", tmp_path / "data", *args, MOVIELENS_BASE_URL=str(movielens_archives),
-        )  # fmt: skip
+        return run("ml.build_collaborative", "--catalog", "all", *models, *data, *args,
+                   MOVIELENS_BASE_URL=str(movielens_archives))  # fmt: skip
 
-    def plain(text: str) -> list[str]:
-        text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "ID", text)
-        text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", text)
-        text = re.sub(r"is in \S+/refused/", "is in ml/models/refused/", text)
-        return re.sub(
-            r"(0|1)\.\d{4}\b", lambda number: f"{float(number[0]):.2f}", text
-        ).splitlines()
+    def command(*args: object) -> list[str]:
+        done = run("ml.collaborative", *args, *models)
+        assert done.returncode == 0, done.stderr
+        return plain(done.stdout.replace(f"{tmp_path}/", ""))
 
-    assert build().returncode == 0
+    assert plain(transcript("README", "--catalog all 2>/dev/null")) == plain(build().stdout)
+    stars = ["--stars", "862=5", "105=4.5", "11=5", "-n", "5"]
+    shown = transcript("README", " ".join(stars))
+    assert command("recommend", *stars, *data) == plain(shown)
+    assert command("export", tmp_path / "top.parquet") == plain(transcript("serving", " export "))
     assert build("--algorithm", "bayesian").returncode == 0
     refused = build("--lr", "1e-300")
     assert refused.returncode == 5
-    shown = next(block for block in blocks("console") if "refused to publish" in block)
-    assert plain(shown)[1] == plain(refused.stderr)[-1]
-    shown = next(block for block in blocks("console") if "--rollback" in block)
-    found = build("--rollback").stdout.splitlines() + build("--list").stdout.splitlines()
-    commands = [line for line in shown.splitlines() if not line.startswith("$ ")]
-    assert plain("\n".join(commands)) == plain("\n".join(found))
-
-
-def test_the_demos_transcript_is_what_it_prints(run: Run, tmp_path: Path) -> None:
-    done = run("ml.build_collaborative", "--dataset", "sample", "--models-dir", tmp_path)
-    (shown,) = (block for block in blocks("console") if block.startswith("ml_sample_155"))
-    assert shown in done.stdout
-
-
-def test_the_main_jobs_transcript_is_what_it_prints(
-    run: Run, tmp_path: Path, movielens_archives: Path
-) -> None:
-    shown = blocks("console")[0]
-    done = run(
-        "ml.build_collaborative", "--catalog", "all", "--cv", "5", "--data-dir", tmp_path / "data",
-        "--models-dir", tmp_path, MOVIELENS_BASE_URL=str(movielens_archives),
-    )  # fmt: skip
-    number = r"\d+\.\d+"
-    wordings = [re.sub(number, "#", text) for text in (shown, done.stdout)]
-    kept = [
-        [line for line in text.splitlines() if "#" in line or line[:1].isupper()]
-        for text in wordings
-    ]
-    same = [[x for x in lines if ".pkl" not in x and "Release " not in x] for lines in kept]
-    assert same[0] == same[1]
-    for model in ("SVD", "user and item biases", "global mean"):
-        said, found = (errors_of(model, text) for text in (shown, done.stdout))
-        assert said == pytest.approx(found, abs=0.001), model
+    assert plain(transcript("releases", "--lr 1e-300"))[0] == plain(refused.stderr)[-1]
+    assert command("rollback") == plain(transcript("releases", "collaborative rollback"))
+    assert command("releases") == plain(transcript("releases", "collaborative releases"))
 
 
 def test_the_download_transcript_is_what_it_prints(
@@ -142,24 +136,54 @@ def test_the_download_transcript_is_what_it_prints(
     done = run("ml.download_movielens", "--catalog", "all", "--data-dir", tmp_path,
                MOVIELENS_BASE_URL=str(movielens_archives))  # fmt: skip
     assert done.returncode == 0
-    assert done.stdout in README
+    assert done.stdout == transcript("movielens", "ml.download_movielens")
 
 
-@pytest.mark.parametrize("script", [build_collaborative, download_movielens])
-def test_every_flag_and_exit_code_is_in_the_readme(
-    script: object, capsys: pytest.CaptureFixture[str]
+def test_the_page_of_the_command_line_has_every_flag_command_and_exit_code_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        script.main(["--help"])  # type: ignore[attr-defined]
-    shown = capsys.readouterr().out
-    flags = set(re.findall(r"--[a-z-]+", shown)) - {"--help"}
-    assert len(flags) > 5
-    assert {flag for flag in flags if f"`{flag}" not in README} == set()
-    for code in re.findall(r"^  (\d)  ", shown, flags=re.MULTILINE):
-        assert f"\n| {code} | " in README
+    monkeypatch.setenv("COLUMNS", "200")  # no flag is broken at a hyphen
+
+    def shown(main: Callable[[list[str]], int], *command: str) -> str:
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        return capsys.readouterr().out
+
+    overview = shown(tool.main)
+    commands = re.findall(r"^    ([a-z]+)\b", overview, flags=re.MULTILINE)
+    assert len(commands) == 7
+    helps = [shown(build_collaborative.main), shown(download_movielens.main), overview]
+    helps += [shown(tool.main, command) for command in commands]
+    flags = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", "".join(helps))) - {"-h", "--help", "-m"}
+    page = PAGES["command-line"]
+    assert set(re.findall(r"`(--?[a-z][a-z-]*)", page)) == flags
+    assert set(re.findall(r"`(--[a-z-]+)", README)) <= flags
+    assert [command for command in commands if not re.search(rf"\| `{command}\b", page)] == []
+    codes = re.findall(r"^  (\d)  ", "".join(helps), flags=re.MULTILINE)
+    for text in (page, README):
+        assert set(re.findall(r"^\| (\d) \|", text, flags=re.MULTILINE)) == set(codes)
+    build_flags = set(re.findall(r"(?<![\w-])--[a-z-]+", helps[0])) - {"--help"}
+    assert len(build_flags) <= 22
 
 
-def test_every_module_is_in_the_readme() -> None:
-    folder = BACKEND / "ml"
-    modules = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
-    assert {name for name in modules if f"`ml/{name}`" not in README} == set()
+def test_the_readme_is_short() -> None:
+    assert len(README.encode()) <= 9216
+
+
+def test_the_page_on_architecture_has_every_room_and_every_error() -> None:
+    folder, page = Path(errors.__file__).parent, PAGES["architecture"]
+    rooms = {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)/` \|", page, flags=re.MULTILINE)) == rooms
+    for name, error in vars(errors).items():
+        if isinstance(error, type) and issubclass(error, errors.MlError):
+            line = re.search(rf"\b{name}\b(.*)", page)
+            assert line, name
+            if "exit_code" in vars(error):
+                assert line[1].split()[0] == str(error.exit_code), name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files(page: str) -> None:
+    folder = BACKEND.parent if page == "README" else BACKEND / "docs"
+    links = re.findall(r"\]\((?!http)([^)#]+)", PAGES[page])
+    assert [link for link in links if not (folder / link).exists()] == []
