@@ -7,6 +7,14 @@ films = model.recommend(user_id, 10)
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  first of all: what follows does not parse there
+    sys.stderr.write(
+        "error: Python 3.11 or newer is needed, this is %d.%d\n" % sys.version_info[:2]  # noqa: UP031
+    )
+    sys.exit(2)
+
 from typing import TYPE_CHECKING
 
 from .errors import (
@@ -28,14 +36,6 @@ if TYPE_CHECKING:
     from .serving import FoldedUser as FoldedUser
     from .serving import Recommendation as Recommendation
     from .serving import load_collaborative as load_collaborative
-
-import sys
-
-if sys.version_info < (3, 11):  # noqa: UP036  first of all: what follows does not parse there
-    sys.stderr.write(
-        "error: Python 3.11 or newer is needed, this is %d.%d\n" % sys.version_info[:2]  # noqa: UP031
-    )
-    sys.exit(2)
 
 __version__ = "0.2.0"
 

@@ -244,6 +244,8 @@ def _ask(execute: Callable[[], Any], names: AppTable) -> Any:
         except (httpx.InvalidURL, httpx.HTTPError) as error:
             raise SourceError(f"Supabase cannot be asked: {error}") from None
         except APIError as error:
+            if str(error.code) == "200":  # so older clients call what is no JSON
+                raise TryAgainError("its answer is no rows as JSON; check SUPABASE_URL") from None
             raise SourceError(_explain(error, names)) from None
 
     return with_retries(attempt, "Supabase")
