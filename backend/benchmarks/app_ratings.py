@@ -86,13 +86,13 @@ def read() -> None:
 
     from ml.collaborative.app_ratings import postgres as postgres_ratings
     from ml.collaborative.app_ratings import rest as supabase_ratings
-    from ml.collaborative.app_ratings.reading import read_app_ratings
+    from ml.collaborative.app_ratings import read_app_ratings
     from ml.collaborative.ratings import table_hash
 
     loaded = (adbc_driver_postgresql, pd, pa, supabase, postgres_ratings, supabase_ratings)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    table, _ = read_app_ratings()
+    table = read_app_ratings()
     seconds = time.perf_counter() - started
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert all(loaded)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from ml.build_collaborative import combine_ratings
 from ml.collaborative.errors import InputError
-from ml.collaborative.ratings import empty_ratings, make_ratings, rating_scale
+from ml.collaborative.ratings import (
+    Source,
+    empty_ratings,
+    make_ratings,
+    make_source,
+    rating_scale,
+    sources_of,
+    with_sources,
+)
 
 
 def rows(*values: tuple[object, object, object]) -> pd.DataFrame:
@@ -36,6 +46,20 @@ def test_combining_keeps_every_rating_movielens_first() -> None:
     )
 
 
+def test_a_table_says_where_its_rows_are_from_and_keeps_that_in_a_file(tmp_path: Path) -> None:
+    ml = make_ratings(["ml_1", "ml_2"], [11, 11], [4, 5])
+    app = make_ratings(["u"], [11], [0.5])
+    of_ml = make_source("ml-100k", 5, {"one": 3, "other": 0}, ml)
+    assert of_ml == Source("ml-100k", rows=5, dropped={"one": 3}, kept=2, users=2, films=1)
+    of_app = make_source("app", 1, {}, app)
+    both = combine_ratings(with_sources(ml, of_ml), with_sources(app, of_app))
+    assert sources_of(both) == (of_ml, of_app)
+    both.to_parquet(tmp_path / "ratings.parquet")
+    assert sources_of(pd.read_parquet(tmp_path / "ratings.parquet")) == (of_ml, of_app)
+    assert sources_of(combine_ratings(with_sources(ml, of_ml), empty_ratings())) == (of_ml,)
+    assert sources_of(ml) == sources_of(empty_ratings()) == ()
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
@@ -43,9 +67,9 @@ def test_combining_keeps_every_rating_movielens_first() -> None:
         (rows(("u", 1, None)), "blank values"),
         (rows(("u", 1, 9.0)), "the first of them 9.0"),
         (rows(("u", "eleven", 3.0)), "wrong type"),
-        (rows(("u", 1.5, 3.0)), "no positive integer"),
-        (rows(("u", float("inf"), 3.0)), "no positive integer"),
-        (rows(("u", 2**80, 3.0)), "no positive integer"),
+        (rows(("u", 1.5, 3.0)), "not a positive integer"),
+        (rows(("u", float("inf"), 3.0)), "not a positive integer"),
+        (rows(("u", 2**80, 3.0)), "not a positive integer"),
     ],
 )
 def test_a_table_that_is_not_of_ratings_is_refused(table: pd.DataFrame, said: str) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from .datasets.movielens import MappedRatings
+    from .ratings import MappedRatings
     from .serving import CollaborativeModel, FoldedUser
 
 TUNE_MINUTES = 10.0

@@ -1,4 +1,7 @@
-"""What a table of ratings is: its columns, types and bounds; combining two of them."""
+"""The ratings table: its columns, types and bounds, where its rows are from, combining two.
+
+Importing it takes no NumPy or pandas: serving and the scripts' `--help` do.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from .errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 COLUMNS = ["user_id", "movie_id", "rating"]
 """user_id: categorical of str; movie_id: int64, a TMDB id; rating: float64, LOWEST to HIGHEST.
@@ -22,11 +27,11 @@ Categorical, because a user's id as text in each row would take gigabytes on the
 LOWEST, HIGHEST = 0.5, 5.0
 
 NOT_APP_PREFIX = "ml_"
-"""User ids that begin so are MovieLens's (or the sample's); all others are the app's."""
+"""Prefix of the user ids of MovieLens and the sample; all other users are the app's."""
 SAMPLE_PREFIX = "ml_sample_"
-"""User ids of the generated sample begin so."""
+"""Prefix of the user ids of the generated sample."""
 SAMPLE_NOTICE = "generated sample, not real ratings"
-"""What people are told of the sample."""
+"""What people are told about the sample."""
 APP = "app"
 """Name of the app's own ratings as a source."""
 GIVEN = "ratings"
@@ -84,20 +89,58 @@ def make_source(name: str, rows: int, dropped: Mapping[str, int], kept: pd.DataF
 def with_sources(table: pd.DataFrame, *sources: Source) -> pd.DataFrame:
     """Return the table, with where its rows are from.
 
-    It travels in `DataFrame.attrs`, so that the functions of the plan take and give tables alone.
+    The functions that the plan names take and give plain tables, so what they know beside the rows
+    travels in `DataFrame.attrs["sources"]`: as plain dictionaries, which pandas can write to
+    Parquet.
     """
     table = table.copy(deep=False)
-    table.attrs["sources"] = sources
+    table.attrs["sources"] = [source.as_dict() for source in sources]
     return table
 
 
 def sources_of(table: pd.DataFrame) -> tuple[Source, ...]:
-    """Return where a table's rows are from; nothing of a table of unknown origin."""
-    return tuple(table.attrs.get("sources", ()))
+    """Return where a table's rows are from; an empty tuple where that is unknown."""
+    return tuple(Source(**source) for source in table.attrs.get("sources", ()))
+
+
+NO_TMDB_ID = "the film has no TMDB id"
+NOT_IN_CATALOG = "the film is not in the catalog"
+RATED_AGAIN = "the same user rated the film again"
+"""Reasons to leave a rating of a data set out."""
+
+
+@dataclass(frozen=True)
+class MappedRatings:
+    """Ratings of one data set under TMDB ids, and what became of the others."""
+
+    dataset: str
+    ratings: pd.DataFrame
+    """See `COLUMNS`; no user rates a film twice. It carries its `Source`."""
+    loaded: int
+    """Ratings in the set."""
+    mapped: int
+    """Those whose film has a TMDB id."""
+    in_catalog: int
+    """Those of them whose film is in the catalog, second ratings of a film included."""
+    catalog: frozenset[int] | None
+    """None: every film that has a TMDB id."""
+    tmdb_ids: pd.Series
+    """TMDB id (Int64, blank where there is none) by the set's own film ids."""
+    times: NDArray[np.integer] | None = None
+    """Of each row of `ratings`, seconds since 1970; the sample has none."""
+
+    def dropped(self) -> dict[str, int]:
+        """Return how many of the set's ratings were left out, by reason; no zeros."""
+        counts = {
+            NO_TMDB_ID: self.loaded - self.mapped,
+            NOT_IN_CATALOG: self.mapped - self.in_catalog,
+            RATED_AGAIN: self.in_catalog - len(self.ratings),
+        }
+        return {reason: count for reason, count in counts.items() if count}
 
 
 def make_ratings(user_ids: object, movie_ids: object, ratings: object) -> pd.DataFrame:
-    """A ratings table with the declared columns and dtypes and a fresh index."""
+    """Return a ratings table with the declared columns and dtypes and a new index."""
     import numpy as np
     import pandas as pd
 
@@ -119,12 +162,12 @@ def make_ratings(user_ids: object, movie_ids: object, ratings: object) -> pd.Dat
 
 
 def empty_ratings() -> pd.DataFrame:
-    """A ratings table of no rows."""
+    """Return a ratings table without rows."""
     return make_ratings([], [], [])
 
 
 def is_app_user(user_ids: pd.Series) -> pd.Series:
-    """Boolean per row: whether the user is the app's own."""
+    """Return for each user id whether it is of the app, boolean."""
     return ~user_ids.str.startswith(NOT_APP_PREFIX)
 
 
@@ -135,15 +178,15 @@ def has_app_ratings(table: pd.DataFrame) -> bool:
 
 
 def are_films(numbers: pd.Series) -> pd.Series:
-    """Boolean per number: whether it can be a TMDB id."""
+    """Return for each number whether it can be a TMDB id, boolean."""
     return (numbers % 1 == 0) & (numbers > 0) & (numbers < 2**53)
 
 
 def combine(ml_ratings: pd.DataFrame, real_ratings: pd.DataFrame) -> pd.DataFrame:
-    """One table of MovieLens's ratings, then the app's own.
+    """Return one table of MovieLens's ratings, then the app's; it carries the sources of both.
 
     Raises:
-        InputError: a table lacks a column, or a value is no rating.
+        InputError: a table lacks a column, or has an invalid value.
     """
     import numpy as np
     from pandas.api.types import union_categoricals
@@ -159,10 +202,10 @@ def combine(ml_ratings: pd.DataFrame, real_ratings: pd.DataFrame) -> pd.DataFram
 
 
 def check_ratings(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with exactly the declared columns and dtypes.
+    """Return `table` with exactly the declared columns and dtypes.
 
     Raises:
-        InputError: a column is missing, or a value is not what it should be.
+        InputError: a column is missing, or a value is invalid.
     """
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
@@ -177,17 +220,18 @@ def check_ratings(table: pd.DataFrame) -> pd.DataFrame:
     try:
         check_bounds(table["rating"])
         if not are_films(table["movie_id"]).all():
-            raise InputError("a ratings table has a movie_id that is no positive integer")
+            raise InputError("a ratings table has a movie_id that is not a positive integer")
         return make_ratings(*(table[name] for name in COLUMNS))
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"a ratings table has a value of the wrong type: {error}") from None
 
 
 def table_hash(table: pd.DataFrame) -> str:
-    """SHA-256 of a ratings table's content and order, in hex.
+    """Return the SHA-256 of a ratings table's content and order, in hex.
 
-    Over the users' ids in the order they come, a line each; then each row's user as a number in
-    that order (int32), its film (int64) and its rating (float64), column by column, little-endian.
+    What is hashed: the users' ids in order of first appearance, a line each; then, column by column
+    and little-endian, each row's user as a number in that order (int32), its film (int64) and its
+    rating (float64).
     """
     import numpy as np
     import pandas as pd
@@ -200,7 +244,7 @@ def table_hash(table: pd.DataFrame) -> str:
 
 
 def check_bounds(ratings: pd.Series) -> None:
-    """Raise InputError where a rating is blank or out of bounds."""
+    """Raise InputError if a rating is blank or outside `LOWEST` to `HIGHEST`."""
     outside = ratings[~ratings.between(LOWEST, HIGHEST)]
     if len(outside):
         raise InputError(
@@ -210,5 +254,5 @@ def check_bounds(ratings: pd.Series) -> None:
 
 
 def rating_scale(ratings: pd.Series) -> tuple[float, float]:
-    """The scale the ratings are on: (0.5, 5) where there are half stars, else (1, 5)."""
+    """Return the scale of the ratings: (0.5, 5) where there are half stars, else (1, 5)."""
     return (LOWEST if bool((ratings % 1 != 0).any()) else 1.0), HIGHEST

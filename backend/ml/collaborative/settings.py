@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,8 +11,34 @@ from .errors import InputError
 from .paths import ENV_FILE
 
 
+class AppTable(NamedTuple):
+    """Where the app's ratings are: the schema, the table, and its columns."""
+
+    schema: str = "public"
+    table: str = "ratings"
+    user: str = "user_id"
+    movie: str = "movie_id"
+    rating: str = "rating"
+
+    @property
+    def columns(self) -> tuple[str, str, str]:
+        """The columns of user, film and rating."""
+        return self.user, self.movie, self.rating
+
+    @property
+    def expected(self) -> str:
+        """What the database must have, and which settings change that, for error messages."""
+        return (
+            f"expected a table {self} with the columns {', '.join(self.columns)}; "
+            "APP_RATINGS_TABLE and its kind set other names, see .env.example"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.table}"
+
+
 class Settings(BaseSettings):
-    """What the environment says, then `.env`. A variable that is empty is not set in either."""
+    """Values of the environment, then of `.env`. An empty variable counts as not set in both."""
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE,
@@ -28,21 +54,32 @@ class Settings(BaseSettings):
     """Key that reads every row of the app's ratings; never printed."""
 
     supabase_db_url: SecretStr | None = None
-    """The project's database, `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`; where it is set,
-    ratings come from there and not over REST. Never printed."""
+    """The project's database, `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`. If it is set, the
+    app's ratings are read from it and not over REST. Never printed."""
 
     app_ratings_schema: str = "public"
     app_ratings_table: str = "ratings"
     app_ratings_user: str = "user_id"
     app_ratings_movie: str = "movie_id"
     app_ratings_rating: str = "rating"
-    """Where the app's ratings are: the schema, the table, and its columns."""
+    """See `app_table`."""
 
     app_ratings_scale: Literal["0.5-5", "1-5", "1-10", "thumbs"] = "0.5-5"
-    """What the app's users give, see `app_ratings.scales`."""
+    """The scale that the app's users rate on, see `app_ratings.scales`."""
 
     movielens_base_url: str | None = None
-    """Where MovieLens archives are looked for before GroupLens: https, file:// or a folder."""
+    """Where MovieLens archives are looked for before GroupLens: http(s)://, file:// or a folder."""
+
+    @property
+    def app_table(self) -> AppTable:
+        """Where the app's ratings are."""
+        return AppTable(
+            self.app_ratings_schema,
+            self.app_ratings_table,
+            self.app_ratings_user,
+            self.app_ratings_movie,
+            self.app_ratings_rating,
+        )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -53,10 +90,10 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Read the settings as they are now.
+    """Return the settings as they are now.
 
     Raises:
-        InputError: a variable has a value that it cannot have.
+        InputError: a variable has an invalid value.
     """
     try:
         return Settings()

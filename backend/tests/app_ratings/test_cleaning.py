@@ -21,20 +21,20 @@ def rows(*values: tuple[str | None, str | None, str | None]) -> pa.Table:
     [
         ((None, "11", "4"), "user or film is null"),
         (("u", None, "4"), "user or film is null"),
-        (("", "11", "4"), "no user"),
-        (("  ", "11", "4"), "no user"),
+        (("", "11", "4"), "user is empty"),
+        (("  ", "11", "4"), "user is empty"),
         (("ml_5", "11", "4"), "user id begins with the reserved 'ml_'"),
-        (("u", "11.5", "4"), "film is no positive integer"),
-        (("u", "eleven", "4"), "film is no positive integer"),
-        (("u", "", "4"), "film is no positive integer"),
-        (("u", "0", "4"), "film is no positive integer"),
-        (("u", "true", "4"), "film is no positive integer"),
-        (("u", "Infinity", "4"), "film is no positive integer"),
-        (("u", "9007199254740993", "4"), "film is no positive integer"),
-        (("u", "11", None), "rating is no number"),
-        (("u", "11", "NaN"), "rating is no number"),
-        (("u", "11", "good"), "rating is no number"),
-        (("u", "11", "true"), "rating is no number"),
+        (("u", "11.5", "4"), "film is not a positive integer"),
+        (("u", "eleven", "4"), "film is not a positive integer"),
+        (("u", "", "4"), "film is not a positive integer"),
+        (("u", "0", "4"), "film is not a positive integer"),
+        (("u", "true", "4"), "film is not a positive integer"),
+        (("u", "Infinity", "4"), "film is not a positive integer"),
+        (("u", "9007199254740993", "4"), "film is not a positive integer"),
+        (("u", "11", None), "rating is not a number"),
+        (("u", "11", "NaN"), "rating is not a number"),
+        (("u", "11", "good"), "rating is not a number"),
+        (("u", "11", "true"), "rating is not a number"),
         (("u", "11", "0"), "rating outside 0.5 to 5"),
         (("u", "11", "5.5"), "rating outside 0.5 to 5"),
         (("u", "11", "-1"), "rating outside 0.5 to 5"),
@@ -53,7 +53,7 @@ def test_a_row_that_cannot_be_a_rating_is_counted_by_its_reason(
 
 def test_a_row_with_two_faults_is_counted_once() -> None:
     kept, dropped = clean_app_ratings(rows(("", "x", "99")), "0.5-5")
-    assert (len(kept), dropped) == (0, {"no user": 1})
+    assert (len(kept), dropped) == (0, {"user is empty": 1})
 
 
 def test_a_user_id_is_kept_to_the_letter() -> None:

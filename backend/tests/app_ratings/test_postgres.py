@@ -26,8 +26,8 @@ from pydantic import SecretStr
 
 from ml.collaborative.app_ratings import postgres as postgres_ratings
 from ml.collaborative.app_ratings.cleaning import clean_app_ratings
-from ml.collaborative.app_ratings.reading import AppTable
 from ml.collaborative.errors import SourceError
+from ml.collaborative.settings import AppTable
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 PASSWORD = "s3cret-p@ss/word"
@@ -135,9 +135,9 @@ def test_a_million_rows_come_in_memory_in_step_with_the_columns(
     )
     read_and_measure = (
         "import resource, adbc_driver_postgresql.dbapi, pandas, pyarrow\n"
-        "from ml.collaborative.app_ratings.reading import read_app_ratings\n"
+        "from ml.collaborative.app_ratings import read_app_ratings\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "table = read_app_ratings()[0]\n"
+        "table = read_app_ratings()\n"
         "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
         "print(len(table), len(table.drop_duplicates(['user_id', 'movie_id'])), peak)\n"
     )

@@ -59,7 +59,7 @@ def test_ids_are_in_the_models_alone_and_gone_with_their_user(
     assert done.returncode == 0, done.stderr
     assert "196 from the app" not in done.stdout
     assert "200 from the app" in done.stdout
-    assert "left out 1 app ratings: film is no positive integer" in done.stderr
+    assert "left out 1 app ratings: film is not a positive integer" in done.stderr
     for user in USERS:
         assert user not in done.stdout + done.stderr
         assert not files_with(user, models) & FOR_PEOPLE

@@ -11,7 +11,7 @@ from app_source import configure, direct_url
 from helpers import BACKEND
 from postgrest_server import SupabaseServer
 
-from ml.collaborative.app_ratings.reading import read_app_ratings
+from ml.collaborative.app_ratings import read_app_ratings
 from ml.collaborative.errors import SourceError
 
 SQL = BACKEND / "docs" / "ratings.sql"
@@ -79,9 +79,9 @@ def test_the_build_reads_all_and_a_deleted_user_is_gone(
 ) -> None:
     configure(way, server, monkeypatch)
     server.insert([(ANNA, 11, 4.5), (ANNA, 862, 3), (BEN, 11, 1)])
-    assert len(read_app_ratings()[0]) == 3
+    assert len(read_app_ratings()) == 3
     server.database.execute("delete from auth.users where id = %s", (ANNA,))
-    assert read_app_ratings()[0].values.tolist() == [[str(BEN), 11, 1.0]]
+    assert read_app_ratings().values.tolist() == [[str(BEN), 11, 1.0]]
 
 
 def test_the_role_of_the_files_last_lines_reads_all_and_no_more(
@@ -94,7 +94,7 @@ def test_the_role_of_the_files_last_lines_reads_all_and_no_more(
     try:
         configure("postgres", server, monkeypatch)
         monkeypatch.setenv("SUPABASE_DB_URL", url)
-        assert len(read_app_ratings()[0]) == 2
+        assert len(read_app_ratings()) == 2
         monkeypatch.setenv("APP_RATINGS_SCHEMA", "auth")
         monkeypatch.setenv("APP_RATINGS_TABLE", "users")
         with pytest.raises(SourceError, match="42501"):
@@ -118,7 +118,7 @@ def test_each_page_is_read_from_the_primary_keys_index(
     run("analyze ratings")
     configure("rest", server, monkeypatch)
     server.plans = []
-    assert len(read_app_ratings()[0]) == 50_000
+    assert len(read_app_ratings()) == 50_000
     pages = server.plans[1:-2]  # but for the two counts and the last page, which is empty
     assert len(pages) == 50
     for number, plan in enumerate(pages):

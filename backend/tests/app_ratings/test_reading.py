@@ -11,8 +11,9 @@ from app_source import configure
 from postgrest_server import SupabaseServer
 from psycopg import sql
 
-from ml.collaborative.app_ratings.reading import read_app_ratings
+from ml.collaborative.app_ratings import read_app_ratings
 from ml.collaborative.errors import InputError, SourceError
+from ml.collaborative.ratings import sources_of
 
 LOOSE = "user_id text, movie_id numeric, rating double precision"
 MESSY: list[tuple[object, object, object]] = [
@@ -25,8 +26,11 @@ MESSY: list[tuple[object, object, object]] = [
 
 
 def read() -> tuple[list[list[object]], dict[str, int]]:
-    table, dropped = read_app_ratings()
-    return table.values.tolist(), dropped
+    table = read_app_ratings()
+    (source,) = sources_of(table)
+    assert (source.name, source.kept) == ("app", len(table))
+    assert source.rows == source.kept + sum(source.dropped.values())
+    return table.values.tolist(), dict(source.dropped)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +61,9 @@ def test_both_ways_give_the_same_table_row_for_row(
     for way in ("rest", "postgres"):
         configure(way, supabase_server, monkeypatch)
         found.append(read_app_ratings())
-    (over_rest, dropped), (straight, dropped_too) = found
+    over_rest, straight = found
     pd.testing.assert_frame_equal(over_rest, straight, check_exact=True)
-    assert dropped == dropped_too
+    assert sources_of(over_rest) == sources_of(straight)
     assert len(straight) == len(rows) + (11 if columns == LOOSE else 0)
     assert bool(supabase_server.requests)
 
@@ -72,10 +76,10 @@ def test_rows_that_cannot_be_ratings_are_counted_by_reason(source: SupabaseServe
         [["u", 7, 4.0], ["u", 8, 0.5], *good],
         {
             "user or film is null": 2,
-            "no user": 1,
+            "user is empty": 1,
             "user id begins with the reserved 'ml_'": 1,
-            "film is no positive integer": 1,
-            "rating is no number": 3,
+            "film is not a positive integer": 1,
+            "rating is not a number": 3,
             "rating outside 0.5 to 5": 1,
             "second rating of a film": 1,
         },
@@ -89,7 +93,7 @@ def test_a_rating_that_is_text_is_read_as_a_number_where_it_is_one(source: Supab
     )
     assert read() == (
         [["u", 11, 4.5]],
-        {"film is no positive integer": 1, "rating is no number": 2},
+        {"film is not a positive integer": 1, "rating is not a number": 2},
     )
 
 
@@ -118,7 +122,7 @@ def test_the_scale_is_as_declared(
     source.create_table("user_id text, movie_id int, rating " + kind)
     more = [("v", film, rows[0][2]) for film in range(1, 30)]
     source.insert([*rows, *more])
-    table = read_app_ratings()[0]
+    table = read_app_ratings()
     assert table["rating"].tolist() == expected + [expected[0]] * len(more)
 
 
@@ -132,9 +136,10 @@ def test_ratings_on_another_scale_than_declared_are_not_trained_on(
     source.insert([(f"u{n}", 11, stars) for n in range(20) for stars in given])
     with pytest.raises(InputError) as failed:
         read()
-    assert "are none on the scale 0.5-5 (" in str(failed.value)
-    assert "set APP_RATINGS_SCALE to what the app's users give (0.5-5, 1-5, 1-10, thumbs)" in str(
-        failed.value
+    assert "are outside the scale 0.5-5 (" in str(failed.value)
+    assert (
+        "set APP_RATINGS_SCALE to the scale that the app's users rate on (0.5-5, 1-5, 1-10, thumbs)"
+        in str(failed.value)
     )
 
 
@@ -189,7 +194,7 @@ def test_a_table_or_column_that_is_missing_is_told(
         read()
     assert (
         "expected a table public.ratings with the columns user_id, movie_id, rating; "
-        "other names are set by APP_RATINGS_TABLE"
+        "APP_RATINGS_TABLE and its kind set other names"
     ) in str(failed.value)
 
 

@@ -18,10 +18,10 @@ from ml.build_collaborative import get_real_user_ratings, save_models, train_svd
 from ml.collaborative.app_ratings import rest as supabase_ratings
 from ml.collaborative.app_ratings import retries
 from ml.collaborative.app_ratings.cleaning import clean_app_ratings
-from ml.collaborative.app_ratings.reading import AppTable
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import SourceError
-from ml.collaborative.ratings import combine, empty_ratings, make_ratings
+from ml.collaborative.ratings import combine, empty_ratings, make_ratings, sources_of
+from ml.collaborative.settings import AppTable
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 LOOSE = "user_id text, movie_id numeric, rating double precision"
@@ -118,10 +118,10 @@ def test_rows_that_cannot_be_ratings_are_counted_by_reason(supabase_server: Supa
     assert dropped == {
         "second rating of a film": 1,
         "user or film is null": 2,
-        "no user": 1,
+        "user is empty": 1,
         "user id begins with the reserved 'ml_'": 1,
-        "film is no positive integer": 1,
-        "rating is no number": 2,
+        "film is not a positive integer": 1,
+        "rating is not a number": 2,
         "rating outside 0.5 to 5": 1,
     }
 
@@ -321,7 +321,7 @@ def test_an_anon_keys_silence_is_warned_of(
     configured.insert(grid(2, 2))
     monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", configured.anon_key)
     assert len(get_real_user_ratings()) == 0
-    assert "anon key under row-level security" in caplog.text
+    assert "anon key and row-level security hides the rows" in caplog.text
 
 
 def test_not_configured_is_an_empty_table_and_one_info_line(
@@ -332,6 +332,7 @@ def test_not_configured_is_an_empty_table_and_one_info_line(
     with caplog.at_level(logging.INFO, logger="ml"):
         table = get_real_user_ratings()
     assert table.dtypes.equals(empty_ratings().dtypes)
+    assert sources_of(table) == ()
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
@@ -428,7 +429,7 @@ def test_the_first_build_stops_too_where_supabase_is_configured_and_fails(
     assert done.returncode == 4
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: Supabase refused")
-    assert "Nothing is built; mend that, or build without them by --allow-missing" in last
+    assert "Nothing is built; fix that, or build with --allow-missing" in last
 
 
 def test_the_sample_does_not_ask_supabase(

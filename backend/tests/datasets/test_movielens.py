@@ -15,6 +15,7 @@ import pytest
 from ml.collaborative.datasets import movielens
 from ml.collaborative.datasets.registry import DATASETS
 from ml.collaborative.errors import InputError
+from ml.collaborative.ratings import sources_of
 from ml.download_movielens import download_movielens_100k, load_movielens_ratings_with_tmdb_mapping
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -101,11 +102,19 @@ def test_a_catalog_keeps_its_films_only(real_data: Path) -> None:
     mapped = movielens.load("ml-100k", real_data, frozenset({11, 862, 999_999_999}))
     assert set(mapped.ratings["movie_id"]) == {11, 862}
     assert (mapped.in_catalog, len(mapped.ratings)) == (583 + 452, 583 + 452)
-    assert mapped.describe()[-1] == "2 of the catalog's 3 films have ratings (66.7%)"
+    line = movielens.describe(mapped.ratings, mapped.catalog)[-1]
+    assert line == "2 of the catalog's 3 films have ratings (66.7%)"
+    (source,) = sources_of(mapped.ratings)
+    assert (source.name, source.rows, source.kept) == ("ml-100k", 100_000, 583 + 452)
+    assert source.dropped == {
+        "the film has no TMDB id": 46,
+        "the film is not in the catalog": 99_954 - 583 - 452,
+    }
 
 
 def test_a_catalog_with_few_rated_films_is_told_of_newer_sets(real_data: Path) -> None:
-    lines = movielens.load("ml-100k", real_data, frozenset({11, 1, 2, 3})).describe()
+    mapped = movielens.load("ml-100k", real_data, frozenset({11, 1, 2, 3}))
+    lines = movielens.describe(mapped.ratings, mapped.catalog)
     assert lines[-1].endswith("(25.0%); a newer set covers newer films: --dataset ml-32m")
 
 
@@ -113,7 +122,9 @@ def test_a_catalog_of_none_of_the_films_gives_an_empty_table(real_data: Path) ->
     mapped = movielens.load("ml-100k", real_data, frozenset({999_999_999}))
     assert len(mapped.ratings) == 0
     assert mapped.ratings.dtypes.astype(str).to_dict() == DTYPES
-    assert mapped.describe()[0].endswith("mapped 99,954 to TMDB, 0 in catalog")
+    assert movielens.describe(mapped.ratings, mapped.catalog)[0].endswith(
+        "mapped 99,954 to TMDB, 0 in catalog"
+    )
 
 
 def test_ml_latest_small_joins_straight_in_half_stars(real_data: Path) -> None:

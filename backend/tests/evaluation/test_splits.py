@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from ml.collaborative.datasets import movielens
-from ml.collaborative.datasets.movielens import MappedRatings
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import InputError
 from ml.collaborative.evaluation.splits import (
@@ -20,7 +19,7 @@ from ml.collaborative.evaluation.splits import (
     k_folds,
     new_users,
 )
-from ml.collaborative.ratings import empty_ratings, make_ratings
+from ml.collaborative.ratings import MappedRatings, empty_ratings, make_ratings
 
 
 @pytest.mark.parametrize(("count", "folds"), [(10, 2), (11, 3), (7, 7)])

@@ -1,15 +1,16 @@
-"""From the texts of the app's database to a table of ratings; what is none is counted by reason."""
+"""Make a ratings table of the texts in the app's database; count invalid rows by reason."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from ..ratings import NOT_APP_PREFIX, are_films, is_app_user, make_ratings
-from . import scales as app_scales
+from . import scales
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     import pyarrow as pa
     from numpy.typing import NDArray
 
@@ -17,37 +18,35 @@ if TYPE_CHECKING:
 def clean_app_ratings(
     rows: pa.Table, scale: str, nulls: int = 0
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Keep the rows that are ratings, in stars; count the others by reason.
+    """Return the valid ratings, in stars, and the number of other rows by reason.
 
-    A row is a rating if its user is not empty (and does not claim a MovieLens id), its film is a
-    positive integer, and its rating a number on the scale. Of one user's several ratings of a film
-    the highest stays: the table has no time to go by.
+    A row is valid if its user is not empty and does not begin with MovieLens's prefix, its film is
+    a positive integer, and its rating a number on the scale. Where a user rated a film several
+    times, the highest rating is kept: the table has no times.
 
     Args:
-        rows: columns user_id, movie_id and rating as the database's own text, dictionary-encoded;
-            in any order.
-        scale: of `app_scales.BOUNDS`.
-        nulls: further rows, without a user or film.
+        rows: columns user_id, movie_id and rating as the database writes them, dictionary-encoded
+            strings; in any order.
+        scale: a key of `scales.BOUNDS`.
+        nulls: number of further rows, without a user or film.
 
     Returns:
-        The ratings table in the order of users (by code point) and films, and the number of rows
-        left out by reason (no zero counts).
+        The ratings table, ordered by user (by code point) and film, and the number of rows left
+        out by reason (no zeros).
     """
-    import numpy as np
-
     users, user = _dictionary(rows, "user_id")
     movies, movie = _dictionary(rows, "movie_id")
     texts, rating = _dictionary(rows, "rating")
-    given = app_scales.ratings_of(texts, scale)
-    film = app_scales.numbers(movies)
-    lowest, highest = app_scales.BOUNDS[scale]
+    given = scales.ratings_of(texts, scale)
+    film = scales.numbers(movies)
+    not_a_number, outside = off_scale_reasons(scale)
     reasons = {
         "user or film is null": (user < 0) | (movie < 0),
-        "no user": _of(users.str.strip() == "", user),
+        "user is empty": _of(users.str.strip() == "", user),
         f"user id begins with the reserved {NOT_APP_PREFIX!r}": _of(~is_app_user(users), user),
-        "film is no positive integer": _of(~are_films(film), movie),
-        "rating is no number": (rating < 0) | _of(given.isna(), rating),
-        f"rating outside {lowest:g} to {highest:g}": _of(~app_scales.are_on(given, scale), rating),
+        "film is not a positive integer": _of(~are_films(film), movie),
+        not_a_number: (rating < 0) | _of(given.isna(), rating),
+        outside: _of(~scales.are_on(given, scale), rating),
     }
     kept = np.ones(len(rows), dtype=np.bool_)
     dropped = {}
@@ -59,24 +58,26 @@ def clean_app_ratings(
     table = _in_order(
         *_ranked(users.astype(object), user),
         *_ranked(film, movie),
-        *_ranked(app_scales.to_stars(given, scale), rating),
+        *_ranked(scales.to_stars(given, scale), rating),
     )
     dropped["second rating of a film"] = len(user) - len(table)
     return table, {reason: count for reason, count in dropped.items() if count}
 
 
-def _dictionary(rows: pa.Table, name: str) -> tuple[pd.Series, NDArray[np.integer]]:
-    """The column's texts, each once, and the place of each row's among them, -1 of a null."""
-    import pandas as pd
+def off_scale_reasons(scale: str) -> tuple[str, str]:
+    """Return the reasons to leave out a row whose rating is not on the scale."""
+    lowest, highest = scales.BOUNDS[scale]
+    return "rating is not a number", f"rating outside {lowest:g} to {highest:g}"
 
+
+def _dictionary(rows: pa.Table, name: str) -> tuple[pd.Series, NDArray[np.integer]]:
+    """Return the column's distinct texts, and each row's place among them, -1 for a null."""
     column = rows[name].to_pandas().cat
     return pd.Series(column.categories.astype("str")), column.codes.to_numpy()
 
 
 def _of(values: pd.Series, codes: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """The value of each row; false of a null, whose code is -1."""
-    import numpy as np
-
+    """Return the value of each row; false for a null, whose code is -1."""
     with_null = np.append(values.to_numpy(dtype=np.bool_), False)
     found: NDArray[np.bool_] = with_null[codes]
     return found
@@ -85,9 +86,7 @@ def _of(values: pd.Series, codes: NDArray[np.integer]) -> NDArray[np.bool_]:
 def _ranked(
     values: pd.Series, codes: NDArray[np.integer]
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The values that rows have, each once and in order, and each row's place among them."""
-    import numpy as np
-
+    """Return the distinct values in order, and each row's place among them."""
     used = np.unique(codes)
     found, places = np.unique(values.to_numpy()[used], return_inverse=True)
     ranks = np.empty(len(values), dtype=np.int64)
@@ -100,10 +99,7 @@ def _in_order(
     films: NDArray[Any], film: NDArray[np.int64],
     stars: NDArray[Any], star: NDArray[np.int64],
 ) -> pd.DataFrame:  # fmt: skip
-    """A ratings table, by user and film, of each pair the highest."""
-    import numpy as np
-    import pandas as pd
-
+    """Return a ratings table ordered by user and film, with the highest rating of each pair."""
     pair = user * len(films) + film
     order = np.argsort(pair * len(stars) + (len(stars) - 1 - star))
     pair = pair[order]

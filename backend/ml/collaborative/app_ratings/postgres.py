@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pydantic import SecretStr
 
-    from .reading import AppTable
+    from ..settings import AppTable
 
 logger = logging.getLogger(__name__)
 

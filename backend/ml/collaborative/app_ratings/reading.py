@@ -1,130 +1,101 @@
-"""The app's own ratings as configured, and a stop where a build would lose its users."""
+"""Read the app's own ratings as configured; stop where a build would lose the app's users."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from .. import ratings
 from ..errors import InputError, SourceError
-from . import scales as app_scales
-from .cleaning import clean_app_ratings
+from ..ratings import APP, empty_ratings, make_source, with_sources
+from ..settings import read_settings
+from . import scales
+from .cleaning import clean_app_ratings, off_scale_reasons
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..ratings import Counts
 
-MOST_OFF = 0.1
-"""Share of the rows whose rating may be none on the scale; of more, the scale is another."""
-FEW_OFF = 10
-"""So few may be in any case."""
+MAX_OFF_SCALE = 0.1
+"""Share of the app's ratings that may be outside the scale; with more, the scale is set wrong."""
+TOLERATED_OFF_SCALE = 10
+"""Number of them that may be outside the scale whatever their share."""
 
 logger = logging.getLogger(__name__)
 
 
-class AppTable(NamedTuple):
-    """Where the app's ratings are."""
-
-    schema: str = "public"
-    table: str = "ratings"
-    user: str = "user_id"
-    movie: str = "movie_id"
-    rating: str = "rating"
-
-    @property
-    def columns(self) -> tuple[str, str, str]:
-        """The columns of user, film and rating."""
-        return self.user, self.movie, self.rating
-
-    @property
-    def expected(self) -> str:
-        """For people: what the database has to have."""
-        return (
-            f"expected a table {self} with the columns {', '.join(self.columns)}; "
-            "other names are set by APP_RATINGS_TABLE and the like, see .env.example"
-        )
-
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.table}"
-
-
 def read_app_ratings() -> pd.DataFrame:
-    """Every rating of the app; none where its database is not configured.
+    """Return every rating of the app; without rows if no database is configured.
 
-    Straight from Postgres where SUPABASE_DB_URL is set, else over Supabase's REST interface; the
-    same ratings give the same table either way.
+    They come from Postgres if SUPABASE_DB_URL is set, else from Supabase's REST interface; the same
+    ratings give the same table either way.
 
     Returns:
-        The ratings table (see `cleaning.clean_app_ratings`), with its source, which counts the rows
-        left out by reason; without a source where no database is configured.
+        The ratings table, see `cleaning.clean_app_ratings`. It carries the source `ratings.APP`
+        with the number of rows left out by reason, see `ratings.sources_of`; it carries no source
+        if no database is configured.
 
     Raises:
-        SourceError: it is half configured, or fails.
-        InputError: the ratings are on another scale than is declared.
+        SourceError: the database is half configured, cannot be reached, or refuses.
+        InputError: the ratings are on another scale than the configured one.
     """
-    from ..settings import read_settings
-
     settings = read_settings()
     url, key = settings.supabase_url, settings.supabase_service_role_key
-    names = AppTable(
-        settings.app_ratings_schema,
-        settings.app_ratings_table,
-        settings.app_ratings_user,
-        settings.app_ratings_movie,
-        settings.app_ratings_rating,
-    )
+    names = settings.app_table
     nulls = 0
     if settings.supabase_db_url:
-        from . import postgres as postgres_ratings
+        from . import postgres
 
         logger.info("reading the app's ratings from Postgres")
-        rows = postgres_ratings.read_rows(settings.supabase_db_url, names)
+        rows = postgres.read_rows(settings.supabase_db_url, names)
     elif url and key:
-        from . import rest as supabase_ratings
+        from . import rest
 
         logger.info("reading the app's ratings from Supabase")
-        rows, nulls = supabase_ratings.read_rows(url, key, names)
+        rows, nulls = rest.read_rows(url, key, names)
     elif url or key:
         missing = "SUPABASE_SERVICE_ROLE_KEY" if url else "SUPABASE_URL"
         raise SourceError(f"Supabase is half configured: {missing} is not set")
     else:
         logger.info(
-            "no app ratings: neither SUPABASE_DB_URL is set, "
-            "nor SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
+            "no app ratings: set SUPABASE_DB_URL, or SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY, "
+            "to read them"
         )
-        return ratings.empty_ratings()
-    table, dropped = clean_app_ratings(rows, settings.app_ratings_scale, nulls)
+        return empty_ratings()
+    scale = settings.app_ratings_scale
+    table, dropped = clean_app_ratings(rows, scale, nulls)
     found = len(rows) + nulls
     if not found:
-        or_else = (
+        otherwise = (
             "APP_RATINGS_TABLE names another table"
             if settings.supabase_db_url
-            else "the key is an anon key under row-level security, which looks just the same: use "
-            "the service-role key"
+            else "the key is an anon key and row-level security hides the rows: use the "
+            "service-role key"
         )
-        logger.warning("%s has 0 rows: either nobody has rated yet, or %s", names, or_else)
-    off = sum(count for reason, count in dropped.items() if reason.startswith("rating "))
-    if off > max(FEW_OFF, MOST_OFF * found):
-        scale = settings.app_ratings_scale
+        logger.warning("%s has 0 rows: either nobody has rated yet, or %s", names, otherwise)
+    off_scale = sum(dropped.get(reason, 0) for reason in off_scale_reasons(scale))
+    if off_scale > max(TOLERATED_OFF_SCALE, MAX_OFF_SCALE * found):
         raise InputError(
-            f"{off:,} of the app's {found:,} ratings are none on the scale {scale} "
-            f"({'; '.join(dropped)}): set APP_RATINGS_SCALE to what the app's users give "
-            f"({', '.join(app_scales.BOUNDS)})"
+            f"{off_scale:,} of {found:,} app ratings are outside the scale {scale} "
+            f"({'; '.join(dropped)}): set APP_RATINGS_SCALE to the scale that the app's users rate "
+            f"on ({', '.join(scales.BOUNDS)})"
         )
-    logger.info("read %s rows of the app, kept %s", f"{found:,}", f"{len(table):,}")
+    logger.info("read %s app ratings, kept %s", f"{found:,}", f"{len(table):,}")
     for reason, count in dropped.items():
         logger.warning("left out %s app ratings: %s", f"{count:,}", reason)
-    return ratings.with_sources(table, ratings.make_source(ratings.APP, found, dropped, table))
+    return with_sources(table, make_source(APP, found, dropped, table))
 
 
 def read_app_ratings_or_stop(published: Counts | None) -> pd.DataFrame:
-    """Read every rating of the app; stop where a build would lose the app's users.
+    """Return the app's ratings; stop if the published model has app users and none came.
+
+    Args:
+        published: the counts of the live release, if there is one.
 
     Raises:
         SourceError: the database is configured and fails; or no ratings came, and the published
             model was trained with some.
-        InputError: the ratings are on another scale than is declared.
+        InputError: see `read_app_ratings`.
     """
     known = published.app_users if published else 0
     kept = f" The published model knows {known:,} app users and is kept;" if known else ""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from postgrest import SyncPostgrestClient, SyncSelectRequestBuilder
     from pydantic import SecretStr
 
-    from .reading import AppTable
+    from ..settings import AppTable
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,12 @@ from ..catalog import describe_coverage
 from ..files import locked, replace_together
 from ..progress import progress_bar
 from ..ratings import (
+    NO_TMDB_ID,
     NOT_APP_PREFIX,
+    NOT_IN_CATALOG,
+    RATED_AGAIN,
     SAMPLE_NOTICE,
+    MappedRatings,
     check_bounds,
     check_ratings,
     make_ratings,
@@ -36,43 +40,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_DATASET = "ml-100k"
 NAMES = (*DATASETS, "sample")
-NO_TMDB_ID = "the film has no TMDB id"
-NOT_IN_CATALOG = "the film is not in the catalog"
-RATED_AGAIN = "the same user rated the film again"
-"""Reasons why a rating is left out."""
 LOOKUP = "ml-100k-tmdb.csv"
 LITTLE = 0.5
 """Share of the catalog with ratings below which a newer set is recommended."""
-
-
-@dataclass(frozen=True)
-class MappedRatings:
-    """Ratings of one set under TMDB ids, and what became of the others."""
-
-    dataset: str
-    ratings: pd.DataFrame
-    """See `ratings.COLUMNS`; no user rates a film twice."""
-    loaded: int
-    """Ratings in the set."""
-    mapped: int
-    """Those whose film has a TMDB id."""
-    in_catalog: int
-    """Those of them whose film is in the catalog, second ratings of a film included."""
-    catalog: frozenset[int] | None
-    """None: every film that has a TMDB id."""
-    tmdb_ids: pd.Series
-    """TMDB id (Int64, blank where there is none) by the set's own film ids."""
-    times: NDArray[np.integer] | None = None
-    """Of each row of `ratings`, seconds since 1970; the sample has none."""
-
-    def dropped(self) -> dict[str, int]:
-        """How many of the set's ratings were left out, by reason (no zero counts)."""
-        counts = {
-            NO_TMDB_ID: self.loaded - self.mapped,
-            NOT_IN_CATALOG: self.mapped - self.in_catalog,
-            RATED_AGAIN: self.in_catalog - len(self.ratings),
-        }
-        return {reason: count for reason, count in counts.items() if count}
 
 
 def describe(table: pd.DataFrame, catalog: frozenset[int] | None) -> list[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..datasets.movielens import MappedRatings
+    from ..ratings import MappedRatings
 
 logger = logging.getLogger(__name__)
 
