@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .algorithms.training import ALGORITHMS, PLAN
 from .catalog import ALL
-from .datasets.movielens import DEFAULT_DATASET, NAMES
+from .datasets import DEFAULT_DATASET, NAMES
 from .errors import MlError
 from .paths import DATA_DIR, MODELS_DIR
 from .spark import ALS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .algorithms.training import find_algorithm, make_training
-from .datasets.movielens import DEFAULT_DATASET
+from .datasets import DEFAULT_DATASET
 from .errors import UsageError
 from .spark import ALS
 

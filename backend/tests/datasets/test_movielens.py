@@ -159,12 +159,20 @@ def test_lines_with_a_value_too_many_do_not_shift_the_columns(tmp_path: Path) ->
     [
         ("1,7,9.0,100\n", "7,1,70\n", "1 ratings are outside 0.5 to 5, the first of them 9.0"),
         ("1,7,,100\n", "7,1,70\n", "1 ratings are outside 0.5 to 5, the first of them nan"),
-        ("1,7,4.0,100\n", "7,1,70.5\n", "links.csv is not what it should be"),
-        ("1,7,4.0,100\n", "7,1,99999999999999999999\n", "links.csv is not what it should be"),
-        ("99999999999999999999,7,4.0,1\n", "7,1,7\n", "ratings.csv is not what it should be"),
-        ("1,7,good,100\n", "7,1,70\n", "ratings.csv is not what it should be"),
-        ("1,7\n", "7,1,70\n", "ratings.csv is not what it should be"),
-        ("1,7,4.0,100\n", "7,1,seventy\n", "links.csv is not what it should be"),
+        ("1,7,4.0,100\n", "7,1,70.5\n", "links.csv has unexpected content"),
+        (
+            "1,7,4.0,100\n",
+            "7,1,99999999999999999999\n",
+            "links.csv has unexpected content",
+        ),
+        (
+            "99999999999999999999,7,4.0,1\n",
+            "7,1,7\n",
+            "ratings.csv has unexpected content",
+        ),
+        ("1,7,good,100\n", "7,1,70\n", "ratings.csv has unexpected content"),
+        ("1,7\n", "7,1,70\n", "ratings.csv has unexpected content"),
+        ("1,7,4.0,100\n", "7,1,seventy\n", "links.csv has unexpected content"),
     ],
 )
 def test_a_file_that_holds_something_else_is_an_input_error(

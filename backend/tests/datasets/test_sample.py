@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import subprocess
-import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -109,21 +107,6 @@ def test_every_film_has_the_id_title_and_year_of_the_real_archive(movielens_arch
         or not found.strip().endswith(f"({film.year})")
     ]
     assert not wrong
-
-
-def test_importing_the_module_loads_neither_numpy_nor_pandas() -> None:
-    code = (
-        "import sys, ml.collaborative.datasets.sample as _; "
-        "print(sorted({'numpy', 'pandas'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(sample.__file__).parents[3],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "[]"
 
 
 def test_svd_beats_the_biases_alone_on_ratings_held_out(ratings: pd.DataFrame) -> None:

@@ -1,32 +1,28 @@
-"""Which TMDB id each MovieLens film has: links.csv, and a table for what it gets wrong."""
+"""Find the TMDB id of each MovieLens film: by links.csv, and by a table that corrects it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 ID_TABLE = Path(__file__).with_name("ml100k_ids.csv")
-"""ML-100K item_id -> MovieLens movieId -> TMDB id; both sides are frozen, so it is data."""
+"""ML-100K item_id -> MovieLens movieId -> TMDB id. Both sides never change, so it is data."""
 
 
 def choose_tmdb_ids(films: pd.DataFrame) -> pd.DataFrame:
-    """The right TMDB id of each film, and where it is from.
+    """Return the right TMDB id of each film, and where it is from.
 
-    The table's, where its row is an override (links.csv is wrong or blank there); else links.csv's;
-    else the table's.
+    It is the table's if the row is an override, because links.csv is wrong or blank there; else the
+    one of links.csv; else the table's.
 
     Args:
         films: columns override (bool), links_tmdb_id and table_tmdb_id (Int64, may be blank).
 
     Returns:
-        Columns tmdb_id (Int64, blank where there is none) and source ("override", "links" or
+        Columns tmdb_id (Int64, blank if there is none) and source ("override", "links" or
         "table"), with the index of `films`.
     """
-    import pandas as pd
-
     links = films["links_tmdb_id"].mask(films["override"])
     source = pd.Series("table", index=films.index, dtype="str")
     source = source.mask(links.notna(), "links").mask(films["override"], "override")
@@ -34,9 +30,7 @@ def choose_tmdb_ids(films: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_id_table() -> pd.DataFrame:
-    """The committed table: item_id (index), movie_id, table_tmdb_id (Int64), override (bool)."""
-    import pandas as pd
-
+    """Return the table: item_id (index), movie_id, table_tmdb_id (Int64), override (bool)."""
     table = pd.read_csv(
         ID_TABLE,
         index_col="item_id",
@@ -48,9 +42,9 @@ def read_id_table() -> pd.DataFrame:
 
 
 def map_ml_100k_items(links: pd.Series) -> pd.DataFrame:
-    """TMDB id and source of every ML-100K item, by item_id.
+    """Return TMDB id and source of every ML-100K item, by item_id; see `choose_tmdb_ids`.
 
-    ML-100K numbers its films in its own way; the id table is the bridge to the ids of links.csv.
+    ML-100K numbers its films in its own way; the id table maps them to the ids of links.csv.
 
     Args:
         links: TMDB id (Int64) by MovieLens movieId.
@@ -60,7 +54,7 @@ def map_ml_100k_items(links: pd.Series) -> pd.DataFrame:
 
 
 def map_movielens_ids(links: pd.Series) -> pd.DataFrame:
-    """TMDB id and source of every film of links.csv, by movieId; its known errors are mended."""
+    """Return TMDB id and source of every film of links.csv, by movieId, with its errors fixed."""
     table = read_id_table().dropna(subset="movie_id").drop_duplicates("movie_id")
     known = table.set_index("movie_id").reindex(links.index)
     known["override"] = known["override"].eq(other=True)

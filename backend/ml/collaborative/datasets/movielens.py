@@ -6,6 +6,9 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
 from ..catalog import describe_coverage
 from ..files import locked, replace_together
 from ..progress import progress_bar
@@ -23,34 +26,31 @@ from ..ratings import (
     sources_of,
     with_sources,
 )
+from ..settings import read_settings
 from . import movielens_files, sample
 from .archives import ensure_files
 from .film_ids import map_ml_100k_items, map_movielens_ids
-from .movielens_files import ML_100K_COLUMNS, read_links, read_ml_100k_titles, read_ratings
+from .movielens_files import read_links, read_ml_100k_ratings, read_ml_100k_titles, read_ratings
 from .registry import DATASETS, LICENCE, ML_100K_SPLITS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_DATASET = "ml-100k"
-NAMES = (*DATASETS, "sample")
 LOOKUP = "ml-100k-tmdb.csv"
-LITTLE = 0.5
+MIN_COVERED = 0.5
 """Share of the catalog with ratings below which a newer set is recommended."""
 
 
 def describe(table: pd.DataFrame, catalog: frozenset[int] | None) -> list[str]:
-    """Return what a person wants to know of the ratings of a set, a line each.
+    """Return lines for people: how many ratings there are, and what became of the others.
 
     Args:
-        table: of `load`, with its source.
-        catalog: the films it was kept to; None stands for all.
+        table: the ratings that `load` returns, with their source.
+        catalog: the films that were kept; None stands for all.
     """
     (source,) = sources_of(table)
     second = source.dropped.get(RATED_AGAIN, 0)
@@ -69,20 +69,19 @@ def describe(table: pd.DataFrame, catalog: frozenset[int] | None) -> list[str]:
         )
     if catalog is not None:
         line = describe_coverage(table, catalog)
-        if source.films < LITTLE * len(catalog) and source.name in ("ml-100k", "ml-latest-small"):
+        few = source.films < MIN_COVERED * len(catalog)
+        if few and source.name in ("ml-100k", "ml-latest-small"):
             line += "; a newer set covers newer films: --dataset ml-32m"
         lines.append(line)
     return lines
 
 
 def fetch(dataset: str, data_dir: Path, *, force: bool = False) -> None:
-    """Have the files of `dataset` in `data_dir`, verified; say the licence where any came.
+    """Make sure that `data_dir` has the files of `dataset`; after a download, log the licence.
 
     Raises:
         InputError, SourceError: see `archives.ensure_files`.
     """
-    from ..settings import read_settings
-
     if ensure_files(DATASETS[dataset], data_dir, read_settings().movielens_base_url, force=force):
         logger.info(LICENCE)
 
@@ -90,19 +89,18 @@ def fetch(dataset: str, data_dir: Path, *, force: bool = False) -> None:
 def load(
     dataset: str, data_dir: Path, catalog: frozenset[int] | None, *, force: bool = False
 ) -> MappedRatings:
-    """Fetch `dataset` where need be, map its films to TMDB, keep those in `catalog`.
+    """Return the ratings of `dataset` under TMDB ids, kept to the films of `catalog`.
 
     Args:
-        dataset: one of `NAMES`.
-        data_dir: where the files are or go.
+        dataset: one of `registry.NAMES`.
+        data_dir: folder of the files; missing files are fetched into it.
         catalog: TMDB ids to keep; None keeps all.
         force: fetch the files again.
 
     Raises:
-        InputError, SourceError: see `archives.ensure_files`; or a file's content is no ratings.
+        InputError, SourceError: see `archives.ensure_files`.
+        InputError: a file has other content than expected.
     """
-    import pandas as pd
-
     if dataset == "sample":
         table = sample.sample_ratings()
         kept = table if catalog is None else table[table["movie_id"].isin(catalog)]
@@ -121,34 +119,34 @@ def load(
 
 
 def read_ml_100k_films(data_dir: Path) -> pd.DataFrame:
-    """What became of ML-100K's films; see `film_ids.map_ml_100k_items`."""
+    """Return the TMDB id of each film of ML-100K, see `film_ids.map_ml_100k_items`."""
     return map_ml_100k_items(read_links(data_dir / "links.csv"))
 
 
 def read_own_titles(dataset: str, data_dir: Path) -> dict[int, str]:
-    """Title by the set's own film ids; those of the sample are TMDB ids."""
+    """Return the title by the set's own film id; the sample's own ids are TMDB ids."""
     if dataset == "sample":
         return sample.film_titles()
     if dataset == "ml-100k":
         return read_ml_100k_titles(data_dir / "ml-100k" / "u.item")
     path = data_dir / dataset / "movies.csv"
     if not path.is_file():
-        logger.warning("no titles without %s: `ml.download_movielens --force` fetches it", path)
+        logger.warning(
+            "no titles: %s is missing; `python -m ml.download_movielens --force` fetches it", path
+        )
         return {}
     return movielens_files.read_titles(path)
 
 
 def fetch_splits(data_dir: Path) -> None:
-    """Have GroupLens's own splits of ML-100K in `data_dir`; without them, a warning."""
-    from ..settings import read_settings
-
+    """Make sure that `data_dir` has GroupLens's own splits of ML-100K; warn if they are missing."""
     ensure_files(ML_100K_SPLITS, data_dir, read_settings().movielens_base_url)
 
 
 def _read(dataset: str, data_dir: Path) -> tuple[pd.DataFrame, pd.Series]:
-    """A set's ratings (see `movielens_files.read_ratings`), and TMDB id (Int64) by film."""
+    """Return a set's ratings, see `movielens_files.read_ratings`, and TMDB id (Int64) by film."""
     if dataset == "ml-100k":
-        ratings = read_ratings(data_dir / "ml-100k" / "u.data", ML_100K_COLUMNS, separator="\t")
+        ratings = read_ml_100k_ratings(data_dir / "ml-100k" / "u.data")
         films = read_ml_100k_films(data_dir)
         _write_lookup(films, data_dir)
     else:
@@ -161,10 +159,7 @@ def _read(dataset: str, data_dir: Path) -> tuple[pd.DataFrame, pd.Series]:
 def _map_films(
     dataset: str, table: pd.DataFrame, tmdb_ids: pd.Series, catalog: frozenset[int] | None
 ) -> MappedRatings:
-    """Put the ratings under TMDB ids; keep those in the catalog, each user's latest of a film."""
-    import numpy as np
-    import pandas as pd
-
+    """Map films to TMDB ids; keep those in the catalog, and each user's latest rating of a film."""
     with progress_bar("mapping", " steps", 4) as bar:
         check_bounds(table["rating"])
         film_codes, films = pd.factorize(table["film"])
@@ -196,10 +191,10 @@ def _map_films(
 def _latest(
     users: NDArray[np.intp], films: NDArray[np.int64], times: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
-    """Which rows stay: of a user's ratings of one film the latest, of equal times the last."""
-    import numpy as np
-    import pandas as pd
+    """Return which rows to keep, boolean: of a user's ratings of one film the latest.
 
+    Where times are equal, the last row counts as the latest.
+    """
     film_codes, unique = pd.factorize(films)
     keys = users * np.int64(len(unique)) + film_codes
     in_order = np.sort(keys)
@@ -214,7 +209,7 @@ def _latest(
 
 
 def _write_lookup(films: pd.DataFrame, data_dir: Path) -> None:
-    """`ml-100k-tmdb.csv`: what became of each film of ML-100K, for people to look up."""
+    """Write `ml-100k-tmdb.csv`: the TMDB id of each film of ML-100K, for people to look up."""
     titles = read_ml_100k_titles(data_dir / "ml-100k" / "u.item")
     lookup = films.assign(title=films.index.map(titles))[["title", "tmdb_id", "source"]]
     content = lookup.to_csv(lineterminator="\n").encode()
@@ -224,7 +219,7 @@ def _write_lookup(films: pd.DataFrame, data_dir: Path) -> None:
     try:
         with locked(data_dir), replace_together(path) as (file,):
             file.write(content)
-    except OSError as error:  # only for people to look at
+    except OSError as error:  # no build reads it
         logger.warning("%s could not be written: %s", path, error.strerror)
 
 
@@ -239,7 +234,7 @@ class FilmNames:
 
 
 def name_films(dataset: str, data_dir: Path) -> FilmNames:
-    """Return the titles of a set's films; none where the set has no file of titles."""
+    """Return the titles of a set's films; empty if its file of titles is missing."""
     own = read_own_titles(dataset, data_dir)
     if dataset == "sample":
         return FilmNames(own, [])

@@ -6,6 +6,9 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
 from ..errors import InputError
 from ..progress import progress_bar
 
@@ -13,35 +16,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import pandas as pd
-
 ROWS = 1_000_000
-"""Rows read at a time, so that a large file never lies in memory twice."""
+"""Rows read at a time, so that a large file is never in memory twice."""
 
 ML_100K_COLUMNS = {
     "user": "user_id", "film": "item_id", "rating": "rating", "timestamp": "timestamp",
 }  # fmt: skip
-"""What `read_ratings` is to call the columns of u.data and of its splits, which have no header."""
+"""Names of the columns of u.data and its splits, which have no header."""
 
 
 def read_ratings(path: Path, columns: dict[str, str], separator: str = ",") -> pd.DataFrame:
-    """Ratings as the file has them.
+    """Return the ratings of a file, in its order.
 
     Args:
-        path: a CSV file; without a header line where `separator` is a tab.
+        path: a CSV file; without a header line if `separator` is a tab.
         columns: the file's names of user, film, rating and timestamp.
         separator: between the values.
 
     Returns:
-        Columns user, film and timestamp (int32 where that is wide enough, else int64), and rating
-        (float64), in the order of the file.
+        Columns user, film and timestamp (int32 if that is wide enough, else int64), and rating
+        (float64).
 
     Raises:
-        InputError: the file has something else in it.
+        InputError: the file has other content.
     """
-    import numpy as np
-    import pandas as pd
-
     names = {file_name: name for name, file_name in columns.items()}
     dtypes = {name: "float64" if names[name] == "rating" else "int64" for name in names}
     header = list(names) if separator == "\t" else None
@@ -69,10 +67,13 @@ def read_ratings(path: Path, columns: dict[str, str], separator: str = ",") -> p
     return pd.DataFrame({name: np.concatenate(parts.pop(name)) for name in columns}, copy=False)
 
 
-def read_links(path: Path) -> pd.Series:
-    """TMDB id (Int64, blank where links.csv has none) by movieId; none where there is no file."""
-    import pandas as pd
+def read_ml_100k_ratings(path: Path) -> pd.DataFrame:
+    """Return the ratings of u.data or of one of its splits, see `read_ratings`."""
+    return read_ratings(path, ML_100K_COLUMNS, separator="\t")
 
+
+def read_links(path: Path) -> pd.Series:
+    """Return the TMDB id (Int64, may be blank) by movieId; empty if there is no file."""
     if not path.is_file():
         return pd.Series(dtype="Int64", index=pd.Index([], dtype="int64"))
     dtypes = {"movieId": "int64", "tmdbId": "Int64"}
@@ -82,15 +83,13 @@ def read_links(path: Path) -> pd.Series:
 
 
 def read_ml_100k_titles(path: Path) -> dict[int, str]:
-    """Title by item_id, from u.item (Latin-1)."""
+    """Return the title by item_id, from u.item (Latin-1)."""
     with path.open(encoding="latin-1") as lines:
         return {int(line.split("|")[0]): line.split("|")[1] for line in lines}
 
 
 def read_titles(path: Path) -> dict[int, str]:
-    """Title by movieId, from movies.csv."""
-    import pandas as pd
-
+    """Return the title by movieId, from movies.csv."""
     with _input_errors(path):
         table = pd.read_csv(path, usecols=["movieId", "title"], dtype={"movieId": "int64"})
     return dict(zip(table["movieId"].tolist(), table["title"].astype("str"), strict=True))
@@ -98,14 +97,12 @@ def read_titles(path: Path) -> dict[int, str]:
 
 @contextmanager
 def _input_errors(path: Path) -> Iterator[None]:
-    """What pandas raises at a file's content, as an input error."""
-    import pandas as pd
-
+    """Turn what pandas raises at a file's content into an InputError."""
     try:
         with warnings.catch_warnings():
-            # A line with one value too many; without index_col=False all would shift by one.
+            # A line with one value too many. index_col=False keeps the columns from shifting.
             warnings.simplefilter("ignore", pd.errors.ParserWarning)
             yield
     except (ValueError, TypeError, OverflowError, pd.errors.ParserError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is not what it should be: {reason}") from None
+        raise InputError(f"{path} has unexpected content: {reason}") from None

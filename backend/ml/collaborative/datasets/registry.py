@@ -1,6 +1,7 @@
-"""The MovieLens sets: which files each needs, and what authenticates them.
+"""The data sets by name: which files each needs, and the hashes that authenticate them.
 
-Hashes as published by GroupLens (`NAME.zip.md5`) or taken from the members of its archives.
+The MD5 of an archive is the one that GroupLens publishes (`NAME.zip.md5`); the SHA-256 of a member
+was taken from such an archive.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ class Archive:
 
     name: str
     frozen: bool
-    """Its content never changes: a member with another hash than its pin is refused."""
+    """Whether its content never changes: a member with another hash than its pin is refused."""
     max_bytes: int
-    """Bound on the archive's size and on that of each member."""
+    """Upper bound on the size of the archive and of each member."""
     md5: str | None = None
     """MD5 of the archive as GroupLens publishes it."""
     mirrors: tuple[str, ...] = ()
@@ -38,11 +39,11 @@ class DataFile:
     target: str
     """Path below the data folder, with `/`."""
     sha256: str | None = None
-    """Pin of the content; where the archive is not frozen, of the version known to be good."""
+    """Expected hash; if the archive is not frozen, of one version that is known to be good."""
     header: str | None = None
-    """First line of a CSV file: what can be checked where no hash is known."""
+    """First line of a CSV file: what is checked if the hash is unknown."""
     optional: bool = False
-    """Nothing is lost without it."""
+    """Whether a build works without it."""
 
 
 MIB = 1 << 20
@@ -76,7 +77,7 @@ def _with_own_links(
     links: str | None = None,
     movies: str | None = None,
 ) -> tuple[DataFile, ...]:
-    """Files of a set whose tables share one id space; pins where known."""
+    """Return the files of a set whose tables share one id space, with the hashes that are known."""
     name = archive.name
     return (
         DataFile(archive, "ratings.csv", f"{name}/ratings.csv", ratings, RATINGS_HEADER),
@@ -122,7 +123,10 @@ DATASETS: dict[str, tuple[DataFile, ...]] = {
     "ml-32m": _with_own_links(ML_32M),
     "ml-latest": _with_own_links(ML_LATEST),
 }
-"""Every MovieLens set by name; `ml-100k` borrows the links of ml-latest-small."""
+"""Every MovieLens set by name; ml-100k uses the links.csv of ml-latest-small."""
+DEFAULT_DATASET = "ml-100k"
+NAMES = (*DATASETS, "sample")
+"""The values of --dataset; `sample` is generated."""
 
 ML_100K_SPLITS = tuple(
     DataFile(ML_100K, name, f"ml-100k/{name}", sha256, optional=True)
@@ -136,4 +140,4 @@ ML_100K_SPLITS = tuple(
         "ub.test": "d54a72d05730d5892062734b2bec73e976f9b713d18c828a18b968d6cce442da",
     }.items()
 )
-"""GroupLens's own splits of ML-100K: what is held out of each; the rest is trained on."""
+"""The test parts of GroupLens's own splits of ML-100K; the other ratings are the training part."""

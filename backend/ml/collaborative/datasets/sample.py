@@ -6,11 +6,12 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from ..ratings import SAMPLE_PREFIX
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
 USERS = 600
@@ -18,8 +19,8 @@ RATINGS_PER_USER = (15, 80)  # fewest and most
 MEAN_RATING = 3.6
 RATING_BOUNDS = (1, 5)
 
-# Genres that are liked, or disliked, together. Six tastes for thirteen genres: with so few
-# ratings, a model can learn a low rank and could not learn one taste for every genre.
+# Genres that are liked, or disliked, together. Six tastes for thirteen genres: from so few ratings
+# a model can learn a low rank, but not a taste for each genre.
 TASTES = (
     ("Animation", "Family", "Fantasy"),
     ("Comedy", "Romance"),
@@ -47,7 +48,7 @@ class Film(NamedTuple):
 
 
 def films() -> list[Film]:
-    """The films of the sample, oldest first, as `sample_films.csv` has them."""
+    """Return the films of the sample, oldest first, in the order of `sample_films.csv`."""
     with _FILMS_CSV.open(encoding="utf-8", newline="") as file:
         return [
             Film(
@@ -58,12 +59,12 @@ def films() -> list[Film]:
 
 
 def film_titles() -> dict[int, str]:
-    """The title of each film by TMDB id, with its year: `{603: "The Matrix (1999)", …}`."""
+    """Return each film's title with its year by TMDB id: `{603: "The Matrix (1999)", …}`."""
     return {film.tmdb_id: f"{film.title} ({film.year})" for film in films()}
 
 
 def sample_ratings(seed: int = 0) -> pd.DataFrame:
-    """Ratings of all sample users; the same seed gives the same frame.
+    """Return ratings of all sample users; the same seed gives the same frame.
 
     The rating of user u for film i is
 
@@ -79,16 +80,13 @@ def sample_ratings(seed: int = 0) -> pd.DataFrame:
     The ranks are drawn too, and what users rate does not depend on their taste.
 
     Args:
-        seed: Seed of the one random generator that everything is drawn from.
+        seed: of the one random generator that everything is drawn from.
 
     Returns:
-        One row a rating, by user and then by film in the order of the file, with columns
+        One row for each rating, by user and then by film in the order of the file, with columns
         `user_id` (str, "ml_sample_1"…), `movie_id` (int64, TMDB id) and `rating` (float64,
-        whole stars 1 to 5). No (user, movie) comes twice.
+        whole stars 1 to 5). No user rates a film twice.
     """
-    import numpy as np
-    import pandas as pd
-
     rng = np.random.default_rng(seed)
     all_films = films()
     shape = (USERS, len(all_films))
@@ -113,23 +111,19 @@ def sample_ratings(seed: int = 0) -> pd.DataFrame:
 
 
 def _genre_vectors(all_films: list[Film]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The films' genre vectors (films, genres) and the matrix A of tastes (tastes, genres)."""
-    import numpy as np
-
+    """Return the films' genre vectors (films, genres) and the tastes A (tastes, genres)."""
     names = sorted({genre for film in all_films for genre in film.genres})
     genres = np.array([[float(name in film.genres) for name in names] for film in all_films])
-    # Length one: a film with three genres speaks no louder than a film with one.
+    # Length one: a film with three genres counts no more than a film with one.
     genres /= np.linalg.norm(genres, axis=1, keepdims=True)
-    # Less the mean: what a user gives to all films is the user's bias, not a taste.
+    # Less the mean: what a user gives to all films alike is the bias, not a taste.
     genres -= genres.mean(axis=0)
     tastes = np.array([[float(name in taste) for name in names] for taste in TASTES])
     return genres, tastes
 
 
 def _rated(rng: np.random.Generator, users: int, n_films: int) -> NDArray[np.bool_]:
-    """Which films each user has rated: booleans of shape (users, n_films)."""
-    import numpy as np
-
+    """Return which films each user has rated: booleans of shape (users, n_films)."""
     log_popularity = -np.log(rng.permutation(n_films) + 10.0)
     draws = rng.lognormal(np.log(_TYPICAL_RATINGS_PER_USER), 0.4, users)
     counts = np.clip(draws, *RATINGS_PER_USER).astype(np.int64)

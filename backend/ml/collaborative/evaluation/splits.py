@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..datasets.movielens import read_ml_100k_films
-from ..datasets.movielens_files import ML_100K_COLUMNS, read_ratings
+from ..datasets import read_ml_100k_films, read_ml_100k_ratings
 from ..errors import InputError
 from ..ratings import NOT_APP_PREFIX
 
@@ -121,7 +120,7 @@ def grouplens(mapped: MappedRatings, test_file: Path, film_ids: pd.Series) -> Sp
         test_file: `uN.test`.
         film_ids: TMDB id by item_id.
     """
-    held_out = read_ratings(test_file, ML_100K_COLUMNS, separator="\t")
+    held_out = read_ml_100k_ratings(test_file)
     users = NOT_APP_PREFIX + held_out["user"].astype("str")
     films = held_out["film"].map(film_ids)
     keys = [users, films, held_out["timestamp"], held_out["rating"]]
