@@ -1,9 +1,9 @@
-"""Reading the app's ratings over REST and straight from Postgres: rows a second, and memory.
+"""Measure how the app's ratings are read over REST and straight from Postgres: speed, memory.
 
     python -m benchmarks.app_ratings [ROWS ...]
 
-Both from one PostgreSQL (of a wheel, over its Unix socket), each in a process of its own. The
-REST interface is the tests': a Python server that answers as PostgREST does, 1,000 rows a page.
+Both read one PostgreSQL (from a wheel, over its Unix socket), each in its own process. The REST
+interface is that of the tests: a Python server that answers as PostgREST does, 1,000 rows a page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROUNDS = 3
 
 
 def main() -> None:
-    """Print a table; with one argument that is no number, be the process that reads."""
+    """Print a table; with one argument that is not a number, be the process that reads."""
     if sys.argv[1:] == ["read"]:
         read()
         return
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def run(env: dict[str, str]) -> dict[str, float]:
-    """What a process says that reads the ratings once."""
+    """Return the figures of a process that reads the ratings once."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.app_ratings", "read"],
         env=os.environ | env, stdout=subprocess.PIPE, check=True,
@@ -78,7 +78,7 @@ def run(env: dict[str, str]) -> dict[str, float]:
 
 
 def read() -> None:
-    """Read the app's ratings; print how long it took and how much memory it needed at most."""
+    """Read the app's ratings; print the time it took and its peak memory."""
     import adbc_driver_postgresql.dbapi
     import pandas as pd
     import pyarrow as pa

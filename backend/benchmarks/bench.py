@@ -1,4 +1,4 @@
-"""This project's build against the plan's own steps in plain Surprise, alternating, in one run.
+"""Compare this project's build with the plan's own steps in plain Surprise, run alternately.
 
 Run it in `backend/`: python -m benchmarks.bench --data-dir DIR [--json FILE]
 """
@@ -25,14 +25,14 @@ LIBRARIES = ("scikit-surprise", "numpy", "numba", "pandas", "joblib")
 
 
 def time_command(command: list[str]) -> float:
-    """Seconds from start to end of a process."""
+    """Return the seconds from start to end of a process."""
     started = perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     return perf_counter() - started
 
 
 def compare_builds(data_dir: Path, runs: int) -> dict[str, object]:
-    """Whole builds on cached ML-100K, interpreter start to files written."""
+    """Time whole builds on cached ML-100K, from interpreter start to files written."""
     with tempfile.TemporaryDirectory() as folder:
         python = [sys.executable, "-m"]
         ours = [*python, "ml.build_collaborative", "--catalog", "all", "--data-dir", str(data_dir),
@@ -47,7 +47,7 @@ def compare_builds(data_dir: Path, runs: int) -> dict[str, object]:
 
 
 def compared(what: str, ours: list[float], plain: list[float]) -> dict[str, object]:
-    """A row of the table: medians, and the median of the ratios pair by pair."""
+    """Return a row of the table: medians, and the median of the ratios pair by pair."""
     return {
         "what": what,
         "ours_s": median(ours),
@@ -58,7 +58,7 @@ def compared(what: str, ours: list[float], plain: list[float]) -> dict[str, obje
 
 @contextmanager
 def dumped_table(ratings: int) -> Iterator[Path]:
-    """A ratings table of so many generated rows in a file, drawn in a process of its own."""
+    """Yield a file with a generated ratings table, drawn in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table"
         command = [sys.executable, "-m", "benchmarks.steps", "draw", str(path), str(ratings)]
@@ -67,14 +67,14 @@ def dumped_table(ratings: int) -> Iterator[Path]:
 
 
 def run_steps(engine: str, path: Path) -> dict[str, float]:
-    """What benchmarks.steps measures, in a fresh process."""
+    """Return what benchmarks.steps measures, in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.steps", engine, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 
 def compare_steps(ratings: int, runs: int) -> list[dict[str, object]]:
-    """Fit, dump + load, and peak memory on generated ratings."""
+    """Measure fit, dump and load, and peak memory on generated ratings."""
     results: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
     with dumped_table(ratings) as path:
         for _ in tqdm(range(runs), f"steps, {ratings:,} ratings"):
@@ -91,7 +91,7 @@ def compare_steps(ratings: int, runs: int) -> list[dict[str, object]]:
 
 
 def compare_fit(data_dir: Path, runs: int) -> dict[str, object]:
-    """`fit_svd` against `SVD.fit` on ML-100K, each on its own trainset, loop compiled."""
+    """Compare `fit_svd` with `SVD.fit` on ML-100K, each on its own trainset, loop compiled."""
     from surprise import SVD, Dataset, Reader
 
     from ml.collaborative.algorithms.svd import fit_svd
@@ -113,7 +113,7 @@ def compare_fit(data_dir: Path, runs: int) -> dict[str, object]:
 
 
 def compare_modes(ratings: int, runs: int) -> dict[str, object]:
-    """`fit_svd` on several threads against the same in sequence; RMSE of a tenth held out."""
+    """Compare `fit_svd` on several threads and on one; RMSE of a tenth held out."""
     import joblib
     import numpy as np
 
@@ -141,7 +141,7 @@ def compare_modes(ratings: int, runs: int) -> dict[str, object]:
 
 
 def growth(sizes: list[int]) -> list[dict[str, object]]:
-    """Our steps alone on ever more generated ratings."""
+    """Measure this project's steps on growing numbers of generated ratings."""
     rows: list[dict[str, object]] = []
     for ratings in tqdm(sizes, "growth"):
         with dumped_table(ratings) as path:
@@ -150,7 +150,7 @@ def growth(sizes: list[int]) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Print the tables; write the same as JSON where asked."""
+    """Print the tables; write the same as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=Path("ml/data"))
     parser.add_argument("--runs", type=int, default=5)

@@ -1,4 +1,4 @@
-"""Is folding in worth it: users held out whole, some ratings revealed, three ways to serve.
+"""Compare folding in with a retrain: users held out entirely, some of their ratings revealed.
 
 Run it in `backend/`: python -m benchmarks.fold_in [--seeds N] [--data-dir DIR]
 """
@@ -33,10 +33,10 @@ Fit = Callable[[ArrayTrainset], SVD]
 
 
 def serve(trainset: ArrayTrainset, *, base: pd.DataFrame, fit: Fit, folded: Container[str]) -> SVD:
-    """A model of the table `base` alone, with those of the trainset's users that are in `folded`.
+    """Return a model of the table `base` alone, with the trainset's users in `folded` folded in.
 
-    It is published and loaded as a service does it, and then put into the arrays of a model of the
-    whole trainset, where users that are neither in `base` nor folded in are unknown.
+    It is published and loaded as a service does it, then put into the arrays of a model of the
+    whole trainset. Users who are neither in `base` nor folded in are unknown there.
     """
     base_set = make_trainset(base, trainset.rating_scale)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ def serve(trainset: ArrayTrainset, *, base: pd.DataFrame, fit: Fit, folded: Cont
 def compare_new_users(
     table: pd.DataFrame, algorithm: str, revealed: int, seed: int
 ) -> dict[str, Score]:
-    """A tenth of the users held out but for some ratings: errors and rankings of three ways.
+    """Measure three ways to serve a tenth of the users, held out except for some ratings.
 
     Args:
         table: a ratings table.
@@ -88,7 +88,7 @@ def compare_new_users(
 
 
 def compare_known_users(table: pd.DataFrame, algorithm: str, seed: int) -> dict[str, Score]:
-    """A fifth of the ratings held out: the trained vectors, and those folded in from the rest."""
+    """Compare trained vectors with folded-in ones on a held-out fifth of the ratings."""
     fit = make_training(ALGORITHMS[algorithm], seed).fit
     split = next(k_folds(len(table), 5, seed))
     base = table.iloc[split.train]
@@ -129,7 +129,7 @@ def main() -> None:
 
 
 def describe(scores: list[dict[str, Score]], way: str) -> str:
-    """Mean RMSE and NDCG@10."""
+    """Return mean RMSE and NDCG@10 as text."""
     rmse = mean(found[way].measures.rmse or 0.0 for found in scores)
     return f"{rmse:.4f}, {mean(found[way].measures.ndcg or 0.0 for found in scores):.3f}"
 

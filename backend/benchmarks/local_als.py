@@ -1,4 +1,4 @@
-"""ALS on what biases leave, in NumPy: to hold the training on a cluster against."""
+"""Train ALS on the residuals of biases, in NumPy, to compare the training on a cluster with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fit_local_als(
     user_bias_reg: float,
     seed: int,
 ) -> SVD:
-    """The model of `ml.collaborative.spark.als.fit_als`, but for the draw of the first factors."""
+    """Return the model of `spark.als.fit_als`, except for the draw of the first factors."""
     by_user, by_item = trainset.by_user, trainset.by_item
     mean = trainset.global_mean
     model = SVD(n_factors=factors)
@@ -43,7 +43,7 @@ def _sums(rows: Rows, values: np.ndarray) -> np.ndarray:
 
 
 def _solve(rows: Rows, others: np.ndarray, reg: float) -> np.ndarray:
-    """Ridge regression of each row, its weight in proportion to the ratings (Zhou et al. 2008)."""
+    """Solve a ridge regression for each row, weighted by its ratings (Zhou et al. 2008)."""
     found = np.empty((len(rows.starts) - 1, others.shape[1]))
     eye = np.eye(others.shape[1])
     for row, (start, end) in enumerate(

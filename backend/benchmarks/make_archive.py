@@ -1,4 +1,4 @@
-"""Make an archive in the layout and shape of ml-32m, of generated ratings.
+"""Write an archive of generated ratings in the layout and size of ml-32m.
 
 Run it in `backend/`: python -m benchmarks.make_archive ml/data/ml-32m.zip
 """
@@ -20,7 +20,7 @@ BLOCK = 4_000
 
 
 def draw_ratings(ratings: int, users: int, films: int, seed: int = 0) -> pd.DataFrame:
-    """Ratings with a long-tailed popularity, at least 20 a user where there is room, in half stars.
+    """Draw ratings in half stars with a long-tailed popularity, about 20 or more for each user.
 
     A user's number of ratings is log-normal; films are drawn in proportion to 1 / (rank + 30); a
     rating is 3.5 plus user bias, film bias, the product of two vectors of length 8, and noise.

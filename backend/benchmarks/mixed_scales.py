@@ -1,10 +1,10 @@
-"""Half stars beside whole stars: errors for an app's users, with MovieLens's ratings and without.
+"""Measure errors for an app's users in half stars, with MovieLens's whole stars and without.
 
 Run it in `backend/`: python -m benchmarks.mixed_scales [DATA_DIR]
 
-ML-100K (whole stars) is MovieLens, the users of ml-latest-small (half stars) are the app's. Each of
-five random parts of the app's ratings is held out once and never changed; the training is made of
-the rest of them, and of all of ML-100K.
+ML-100K (whole stars) is MovieLens; the users of ml-latest-small (half stars) are the app's. Each of
+five random parts of the app's ratings is held out once and never changed. The training has the rest
+of them and all of ML-100K.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ RESCALED, ROUNDED = "both, MovieLens's at the app's mean and spread", "both, the
 
 
 def load_app(data_dir: Path) -> pd.DataFrame:
-    """The ratings of ml-latest-small, as if its users were the app's own."""
+    """Return the ratings of ml-latest-small, as if its users were the app's own."""
     table = movielens.load("ml-latest-small", data_dir, None).ratings
     users = table["user_id"].astype("str").str.replace("ml_", "app_")
     return make_ratings(users, table["movie_id"], table["rating"])
 
 
 def choose_users(app: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The ratings of `YOUNG` random users."""
+    """Return the ratings of `YOUNG` random users."""
     users = np.sort(app["user_id"].unique().astype(str))
     chosen = np.random.default_rng(seed).permutation(users)[:YOUNG]
     return app[app["user_id"].isin(chosen)].reset_index(drop=True)
 
 
 def trainings(ml: pd.DataFrame, app: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """What to train on, of MovieLens's ratings and those of the app's that are not held out."""
+    """Return the tables to train on, of all MovieLens ratings and the app's not held out."""
     standard = (ml["rating"] - ml["rating"].mean()) / ml["rating"].std()
     rescaled = (app["rating"].mean() + app["rating"].std() * standard).clip(LOWEST, HIGHEST)
     rounded = app["rating"].round().clip(lower=1)  # halves to the even star
@@ -59,7 +59,7 @@ def trainings(ml: pd.DataFrame, app: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def measure(ml: pd.DataFrame, app: pd.DataFrame, seed: int, bar: tqdm[Any]) -> pd.DataFrame:
-    """`MEASURES` on the app's users, means over the folds; rows by training and algorithm."""
+    """Return `MEASURES` on the app's users, means over the folds, by training and algorithm."""
     fits = {name: make_training(ALGORITHMS[name], seed).fit for name in ALGORITHMS}
     rows = []
     for train, test in k_folds(len(app), FOLDS, seed):
@@ -75,7 +75,7 @@ def measure(ml: pd.DataFrame, app: pd.DataFrame, seed: int, bar: tqdm[Any]) -> p
 
 
 def describe(name: str, table: pd.DataFrame) -> str:
-    """Size, mean and spread of a ratings table, a row of Markdown."""
+    """Return size, mean and spread of a ratings table as a row of Markdown."""
     stars, users = table["rating"], table["user_id"]
     means = stars.groupby(users, observed=True).transform("mean")
     halves = (stars % 1 != 0).mean()
@@ -86,7 +86,7 @@ def describe(name: str, table: pd.DataFrame) -> str:
 
 
 def tabulate(setting: str, runs: pd.DataFrame) -> str:
-    """Markdown of `MEASURES` by seed, training and algorithm: means, and gaps in RMSE by seed."""
+    """Return Markdown of `MEASURES` by training and algorithm: means, and RMSE gaps by seed."""
     heads = " | ".join(f"`{name}` | RMSE against as they are" for name in ALGORITHMS)
     lines = [f"| {setting}: trained on | {heads} |", "|---" * (1 + 2 * len(ALGORITHMS)) + "|"]
     for training in runs.index.unique("training"):

@@ -1,11 +1,11 @@
-"""This project's models beside their peers on the same folds of ML-100K: errors, seconds per fit.
+"""Compare this project's models with other libraries' on the same folds of ML-100K.
 
 Run it in `backend/`: python -m benchmarks.peers DATA_DIR [--envs DIR] [--json FILE]
 
-The ratings of a fold reach every peer in one order, and all predictions are clipped to 1 to 5.
-The seconds are the median over the folds of the fit alone, the training set being made already;
-LensKit and this project's `bayesian` fit on all cores, the others on one. Peers from the package
-index get an environment each.
+The ratings of a fold reach every library in the same order, and all predictions are clipped to 1 to
+5. The seconds are the median over the folds of the fit alone, without making the training set.
+LensKit and this project's `bayesian` fit on all cores, the others on one. Each library from the
+package index gets its own environment.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _table(train: list[Any]) -> Any:
 
 
 def fit_ours(train: list[Any], test: list[Any], algorithm: str) -> Result:
-    """This project's training, its loop compiled before the clock starts."""
+    """Return this project's fit, its loop compiled before the clock starts."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from ml.collaborative.algorithms.training import ALGORITHMS, make_training
     from ml.collaborative.trainset import make_trainset
@@ -62,7 +62,7 @@ def fit_ours(train: list[Any], test: list[Any], algorithm: str) -> Result:
 
 
 def fit_surprise(train: list[Any], test: list[Any], algorithm: str, **parameters: Any) -> Result:
-    """One of Surprise's algorithms."""
+    """Return the fit of one of Surprise's algorithms."""
     import surprise
 
     model = getattr(surprise, algorithm)(**parameters)
@@ -73,7 +73,7 @@ def fit_surprise(train: list[Any], test: list[Any], algorithm: str, **parameters
 
 
 def fit_cornac(train: list[Any], test: list[Any], **parameters: Any) -> Result:
-    """Cornac's MF with biases."""
+    """Fit Cornac's MF with biases."""
     from cornac.data import Dataset
     from cornac.models import MF
 
@@ -86,7 +86,7 @@ def fit_cornac(train: list[Any], test: list[Any], **parameters: Any) -> Result:
 
 
 def fit_lenskit(train: list[Any], test: list[Any]) -> Result:
-    """LensKit's biased MF by alternating least squares; its bias model where it knows no film."""
+    """Fit LensKit's biased MF by ALS; its bias model predicts for films it does not know."""
     from lenskit.als import BiasedMFScorer
     from lenskit.data import ItemList, from_interactions_df
     from lenskit.training import TrainingOptions
@@ -105,7 +105,7 @@ def fit_lenskit(train: list[Any], test: list[Any]) -> Result:
 
 
 def fit_myfm(train: list[Any], test: list[Any], rated: bool) -> Result:
-    """The Bayesian factorization machine of myFM: user and film, where asked what was rated too."""
+    """Return the fit of myFM's Bayesian factorization machine, if asked with what was rated."""
     import myfm
     import scipy.sparse as sp
 
@@ -150,7 +150,7 @@ PEERS: dict[str, tuple[Any, str]] = {
 
 
 def run_peer(name: str, folds: Path) -> dict[str, Any]:
-    """Fit one peer on every fold, in the environment this runs in; means over the folds."""
+    """Fit one library on every fold, in this environment; return means over the folds."""
     fit, package = PEERS[name]
     with np.load(folds) as arrays:
         *columns, fold_of = (arrays[key] for key in ("users", "films", "ratings", "folds"))
@@ -168,7 +168,7 @@ def run_peer(name: str, folds: Path) -> dict[str, Any]:
 
 
 def write_folds(data_dir: Path, path: Path) -> int:
-    """Write ML-100K under inner ids in the order of its shuffle; the number of ratings."""
+    """Write ML-100K under inner ids in shuffled order; return the number of ratings."""
     from ml.collaborative.datasets import movielens
     from ml.collaborative.evaluation.splits import k_folds
 
@@ -182,7 +182,7 @@ def write_folds(data_dir: Path, path: Path) -> int:
 
 
 def start_peer(name: str, folds: Path, envs: Path) -> dict[str, Any]:
-    """Run a peer in its environment, made where need be."""
+    """Run a library in its environment, which is made if needed."""
     python, package = Path(sys.executable), PEERS[name][1]
     if "==" in package:
         folder = envs / package.replace("==", "-")
@@ -202,7 +202,7 @@ def _run(command: list[str]) -> str:
 
 
 def main() -> None:
-    """Print the table; write the same as JSON where asked."""
+    """Print the table; write the same as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("path", type=Path, metavar="DATA_DIR", help="where ML-100K is or goes")
     parser.add_argument("--envs", type=Path, help="keeps the environments; LensKit's takes 6 GB")

@@ -1,4 +1,4 @@
-"""The plan's steps written with plain Surprise: what a build is measured against.
+"""Run the plan's steps in plain Surprise, to compare a build with.
 
 Run it in `backend/`: python -m benchmarks.plain_surprise DATA_DIR MODELS_DIR
 """

@@ -1,4 +1,4 @@
-"""The serving module against a loop over `svd.predict`, in one run; loading at two sizes.
+"""Compare serving with a loop over `svd.predict`; measure loading at two sizes.
 
 Run it in `backend/`: python -m benchmarks.serving [--data-dir DIR]
 """
@@ -31,7 +31,7 @@ LARGE = 200_948, 87_585, 32_000_204
 
 
 def time_calls(*calls: Callable[[], object], runs: int) -> list[float]:
-    """Median milliseconds of each call, made in turn."""
+    """Return the median milliseconds of each call, made in turn."""
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(runs):
         for call, found in zip(calls, times, strict=True):
@@ -42,7 +42,7 @@ def time_calls(*calls: Callable[[], object], runs: int) -> list[float]:
 
 
 def draw_large() -> tuple[SVD, ArrayTrainset]:
-    """A model of ml-32m's shape that nothing was learned for."""
+    """Return an untrained model of ml-32m's shape."""
     users, films, ratings = LARGE
     rng = np.random.default_rng(0)
     codes = np.sort(rng.integers(0, users, ratings))
@@ -65,7 +65,7 @@ def draw_large() -> tuple[SVD, ArrayTrainset]:
 
 
 def time_start(models: Path, mmap: bool) -> tuple[float, float, float]:
-    """Of five fresh processes, median: seconds of import and loading, and MiB at the highest."""
+    """Return medians of five fresh processes: seconds to import and to load, peak MiB."""
     code = (
         "import re; from time import perf_counter as now; a = now(); "
         "from ml.collaborative.serving.model import load_collaborative; b = now(); "

@@ -1,4 +1,4 @@
-"""ALS on Spark at several sizes on this machine, beside the local engine; and how alike they rank.
+"""Measure ALS on Spark at several sizes on this machine, and compare it with local training.
 
 Run it in `backend/`: python -m benchmarks.spark [SIZE …]
 """
@@ -19,47 +19,48 @@ from surprise import SVD
 from benchmarks.local_als import fit_local_als
 from benchmarks.make_archive import draw_ratings
 from ml.collaborative.algorithms.svd import predict_pairs
-from ml.collaborative.algorithms.training import ALGORITHMS, ALS, DEFAULTS, PLAN, make_training
+from ml.collaborative.algorithms.training import ALGORITHMS, PLAN, make_training
 from ml.collaborative.evaluation.metrics import rmse
 from ml.collaborative.evaluation.splits import k_folds
 from ml.collaborative.ratings import make_ratings
+from ml.collaborative.spark import ALS
 from ml.collaborative.spark.als import describe_als, fit_als
 from ml.collaborative.spark.session import Cluster, open_cluster
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
 FEW, MANY = 2, 12
-"""Iterations of two trainings, whose difference in time is that of the others' iterations."""
+"""Iterations of two trainings; their difference in time gives the time of an iteration."""
 ROUNDS = 3
-"""Of both trainings, up to `ALIKE` ratings: medians count; of more ratings, one."""
+"""Runs of both trainings, of which medians count; above `ALIKE` ratings it is one."""
 ALIKE = 1_000_000
 """Ratings at which rankings are compared."""
 
 
 def draw(ratings: int) -> pd.DataFrame:
-    """A table in the shape of ml-32m: about 160 ratings a user."""
+    """Draw a table in the shape of ml-32m: about 160 ratings for each user."""
     films = min(87_585, max(1_600, ratings // 100))
     table = draw_ratings(ratings, max(900, ratings // 160), films)
     return make_ratings(table["userId"].astype("str"), table["movieId"], table["rating"])
 
 
 def seconds(work: object, *args: object, **kwargs: object) -> float:
-    """Of one call."""
+    """Return the seconds of one call."""
     start = time.perf_counter()
     work(*args, **kwargs)  # type: ignore[operator]
     return time.perf_counter() - start
 
 
 def java_peak(cluster: Cluster) -> float:
-    """Most memory that Spark's Java process had, in GiB: here driver and executor are one."""
+    """Return the peak memory of Spark's Java process in GiB; driver and executor are one here."""
     pid = cluster.session.sparkContext._jvm.java.lang.ProcessHandle.current().pid()
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**20  # type: ignore[index]
 
 
 def measure(ratings: int) -> None:
-    """A line of the table."""
+    """Print a line of the table."""
     trainset = make_trainset(draw(ratings))
-    parameters = DEFAULTS[ALS]
+    parameters = ALS.defaults
     few, many = (replace(parameters, epochs=epochs) for epochs in (FEW, MANY))
     with open_cluster("local[2]") as cluster:
         fit_als(trainset, parameters=few, seed=0, cluster=cluster)  # the JVM compiles
@@ -83,7 +84,7 @@ def measure(ratings: int) -> None:
 
 
 def top_tens(model: SVD, users: np.ndarray, trainset: ArrayTrainset) -> list[set[int]]:
-    """The ten best unrated films of each user."""
+    """Return the ten best unrated films of each user."""
     rows = trainset.by_user
     tens = []
     for user in users:
@@ -94,11 +95,11 @@ def top_tens(model: SVD, users: np.ndarray, trainset: ArrayTrainset) -> list[set
 
 
 def compare() -> None:
-    """Errors and rankings of Spark's ALS and the same in NumPy."""
+    """Compare errors and rankings of Spark's ALS and the same in NumPy."""
     table = draw(ALIKE)
     split = next(k_folds(len(table), 5, 0))
     trainset, test = make_trainset(table.iloc[split.train]), table.iloc[split.test]
-    parameters = DEFAULTS[ALS]
+    parameters = ALS.defaults
     with open_cluster("local[2]") as cluster:
         models = {
             f"Spark, seed {seed}": fit_als(
