@@ -101,7 +101,8 @@ def run(
     """As `start`, but run to the end."""
 
     def run(module: str, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        if warm_scripts:
+        # Python reads its own variables when it starts.
+        if warm_scripts and not any(name.startswith("PYTHON") for name in env):
             return warm_scripts.run(module, [*map(str, args)], script_env | env, 120)
         process = start(module, *args, **env)
         out, err = process.communicate(timeout=120)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from helpers import BACKEND
@@ -97,6 +98,12 @@ def _fork() -> int:
         return os.fork()
 
 
+def _reap(*_: object) -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def _run(argv: list[str], env: dict[str, str]) -> None:
     """Do as `python -m` does, and leave as it does."""
     os.environ.clear()
@@ -108,7 +115,7 @@ def _run(argv: list[str], env: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
+    signal.signal(signal.SIGCHLD, _reap)
     for library in LIBRARIES:
         import_module(library)
     for name in WAITS:
