@@ -85,8 +85,8 @@ def read() -> None:
     import supabase
 
     from ml.collaborative.app_ratings import postgres as postgres_ratings
-    from ml.collaborative.app_ratings import rest as supabase_ratings
     from ml.collaborative.app_ratings import read_app_ratings
+    from ml.collaborative.app_ratings import rest as supabase_ratings
     from ml.collaborative.ratings import table_hash
 
     loaded = (adbc_driver_postgresql, pd, pa, supabase, postgres_ratings, supabase_ratings)

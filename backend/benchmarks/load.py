@@ -38,9 +38,8 @@ from benchmarks.service_load import (
 )
 from ml.build_collaborative import train_svd_model
 from ml.collaborative.datasets import movielens
-from ml.collaborative.files import locked
-from ml.collaborative.release.live import RELEASES, switch
-from ml.collaborative.release.publishing import publish
+from ml.collaborative.release import ReleaseStore
+from ml.collaborative.release.live import RELEASES
 from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
 
 # Load
@@ -139,8 +138,7 @@ def flip(
         thread.start()
     try:
         for number in range(1, flips + 1):
-            with locked(models):
-                switch(models, ids[number % 2])
+            ReleaseStore(models).roll_back(ids[number % 2])
             reloads += model.reload_if_changed()
             if number in measure:
                 sizes[number] = memory()
@@ -210,7 +208,7 @@ def flip_real(table: pd.DataFrame, flips: int) -> Flips:
     with tempfile.TemporaryDirectory() as name:
         models = Path(name)
         first, second = (
-            publish(*train_svd_model(table, seed=seed), models).name for seed in (0, 1)
+            ReleaseStore(models).publish(*train_svd_model(table, seed=seed)).name for seed in (0, 1)
         )
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             measure = (flips // 10, flips)

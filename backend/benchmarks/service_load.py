@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from surprise import SVD, Trainset
 
 from examples.fusion_service import catalog, content_scores
-from ml.collaborative.release.publishing import publish, roll_back
+from ml.collaborative.release import ReleaseStore
 from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
 
 BACKEND = Path(__file__).resolve().parents[1]
@@ -215,7 +215,7 @@ class Publisher:
         svd, rng = copy.copy(svd), np.random.default_rng(number)
         svd.bi = svd.bi + rng.normal(0, 0.1, svd.bi.shape)
         svd.qi = svd.qi + rng.normal(0, 0.05, svd.qi.shape)
-        folder = publish(svd, trainset, self.models)
+        folder = ReleaseStore(self.models).publish(svd, trainset)
         # Later ones may push it out, so what it says is asked at once.
         alone = load_collaborative(folder)
         self.expected[folder.name] = {
@@ -232,7 +232,7 @@ class Publisher:
             if self.switches % 3:
                 self.publish()
             else:
-                roll_back(self.models, "")
+                ReleaseStore(self.models).roll_back()
         return self
 
 

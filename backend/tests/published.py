@@ -19,11 +19,15 @@ from helpers import PUBLISHED
 
 from ml.build_collaborative import train_svd_model
 from ml.collaborative.datasets.sample import sample_ratings
-from ml.collaborative.release.files import load_models
-from ml.collaborative.release.history import LEFT_BEHIND, build_ids, read_log
-from ml.collaborative.release.live import MODEL_FILE, TRAINSET_FILE, live_id
-from ml.collaborative.release.manifest import draft_manifest
-from ml.collaborative.release.publishing import publish
+from ml.collaborative.release import (
+    MODEL_FILE,
+    TRAINSET_FILE,
+    ReleaseStore,
+    draft_manifest,
+    load_models,
+)
+from ml.collaborative.release.cleaning import LEFT_BEHIND
+from ml.collaborative.release.history import History
 
 FILES = {".lock", "live", "releases", *PUBLISHED}
 """What is in a models folder that has a release, without a report."""
@@ -40,13 +44,13 @@ class Model(NamedTuple):
         """What is in two plain pickles; all that publishing needs is imported by then."""
         svd, trainset = (joblib.load(folder / name) for name in (MODEL_FILE, TRAINSET_FILE))
         with TemporaryDirectory() as trial:
-            publish(svd, trainset, Path(trial))
+            ReleaseStore(Path(trial)).publish(svd, trainset)
             load_models(trial)
         return cls((svd, trainset), draft_manifest(svd, trainset))
 
     def publish(self, models: Path, build_id: str, **how: Any) -> None:
         """Publish it under this build id."""
-        publish(*self.pair, models, draft=self.draft | {"build_id": build_id}, **how)
+        ReleaseStore(models).publish(*self.pair, draft=self.draft | {"build_id": build_id}, **how)
 
 
 @pytest.fixture(scope="session")
@@ -75,9 +79,9 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=["links", "copies"])
 def copies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether links are not to be had."""
+    """Whether hard links are not available."""
     if request.param == "copies":
-        monkeypatch.setattr(os, "symlink", refuse_links)
+        monkeypatch.setattr(os, "link", refuse_links)
     return bool(request.param == "copies")
 
 
@@ -125,12 +129,12 @@ def tell(*command: str | Path) -> str:
 
 def assert_live(models: Path, build_id: str) -> None:
     """It is live for all who look, its switch is logged, and nothing unfinished is left."""
-    assert live_id(models) == build_id
+    assert ReleaseStore(models).live_id() == build_id
     assert ids_loaded(models) == {build_id}
     assert ids_by_path(models) == (build_id, build_id)
-    assert read_log(models)[-1]["build_id"] == build_id
+    assert History(models).lines()[-1]["build_id"] == build_id
     assert {path.name for path in models.iterdir()} == FILES
-    assert {path.name for path in models.glob("releases/*")} == {*build_ids(models)}
+    assert {path.name for path in models.glob("releases/*")} == {*ReleaseStore(models).build_ids()}
 
 
 def new_id() -> str:
@@ -140,5 +144,5 @@ def new_id() -> str:
 
 
 def refuse_links(*_: Any, **__: Any) -> None:
-    """What `os.symlink` does on a file system without links."""
+    """Fail as `os.link` does on a file system without links."""
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.build_collaborative import main
-from ml.collaborative.release.live import live_folder
+from ml.collaborative.release import ReleaseStore
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BUILD = "ml.build_collaborative"
@@ -26,7 +26,7 @@ def build(models: Path, *args: str | Path) -> str:
         assert main(["--models-dir", str(models), "--quiet", *map(str, args or SAMPLE)]) == 0
     finally:
         logger.setLevel(level)
-    return live_folder(models).name
+    return ReleaseStore(models).live_folder().name
 
 
 def write_set(folder: Path) -> None:

@@ -19,9 +19,7 @@ from ml.build_collaborative import main, save_models, train_svd_model
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import InputError
 from ml.collaborative.ratings import Counts, empty_ratings, make_ratings
-from ml.collaborative.release.files import load_models
-from ml.collaborative.release.live import live_folder
-from ml.collaborative.release.manifest import counts_of, read_manifest
+from ml.collaborative.release import ReleaseStore, counts_of, load_models, read_manifest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BUILD = "ml.build_collaborative"
@@ -293,7 +291,9 @@ def test_a_sample_never_replaces_a_real_model_unless_told(run: Run, tmp_path: Pa
     assert contents(tmp_path) == before
     build_sample(run, tmp_path, "--replace-real-model")
     build_sample(run, tmp_path)  # a sample may replace a sample
-    assert counts_of(read_manifest(live_folder(tmp_path))) == Counts(26_765, 600, 124, 0, 0, True)
+    assert counts_of(read_manifest(ReleaseStore(tmp_path).live_folder())) == Counts(
+        26_765, 600, 124, 0, 0, True
+    )
 
 
 def test_a_crash_between_the_two_files_does_not_block_the_next_build(
@@ -320,7 +320,8 @@ def test_a_published_model_that_cannot_be_read_is_not_replaced_by_a_sample(
 
 def test_a_damaged_model_is_replaced_by_the_next_good_one(run: Run, tmp_path: Path) -> None:
     build_sample(run, tmp_path)
-    for damaged in (tmp_path / "svd_model.pkl", tmp_path / "live" / "held_out.npy"):
+    for name in ("svd_model.pkl", "held_out.npy"):
+        damaged = ReleaseStore(tmp_path).live_folder() / name
         damaged.write_bytes(damaged.read_bytes()[:1000])
         done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
         assert done.returncode == 0, done.stderr

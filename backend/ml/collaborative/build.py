@@ -22,6 +22,7 @@ from .evaluation import (
 )
 from .paths import from_here
 from .release import (
+    ITEM_ONLY,
     counts_of,
     describe_scores,
     draft_manifest,
@@ -142,7 +143,7 @@ def describe_inputs(
         "algorithm": options.training.algorithm.name,
         "parameters": options.training.describe(),
         "seed": options.training.seed,
-        "shape": "item-only" if whole else None,
+        "shape": ITEM_ONLY if whole else None,
         "table_sha256": whole.fingerprint if whole else ratings.table_hash(table),
         "versions": versions,
     }

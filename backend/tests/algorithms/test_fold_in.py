@@ -20,7 +20,7 @@ from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative.algorithms import fold_in
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import MovieIdError, RatingError
-from ml.collaborative.release.arrays import model_arrays
+from ml.collaborative.release import model_arrays
 from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
 
 

@@ -446,11 +446,10 @@ def test_the_sample_does_not_ask_supabase(
 
 def test_a_sample_with_app_users_in_it_is_not_a_sample(tmp_path: Path) -> None:
     from ml.collaborative.ratings import Counts
-    from ml.collaborative.release.live import live_folder
-    from ml.collaborative.release.manifest import counts_of, read_manifest
+    from ml.collaborative.release import ReleaseStore, counts_of, read_manifest
 
     both = combine(sample_ratings().head(100), make_ratings(["anna"], [11], [5]))
     save_models(*train_svd_model(both, epochs=1), str(tmp_path))
-    counts = counts_of(read_manifest(live_folder(tmp_path)))
+    counts = counts_of(read_manifest(ReleaseStore(tmp_path).live_folder()))
     users, films = both["user_id"].nunique(), both["movie_id"].nunique()
     assert counts == Counts(101, users, films, app_ratings=1, app_users=1, is_sample=False)

@@ -20,8 +20,7 @@ from ml.collaborative.evaluation.gate import Published, check_model
 from ml.collaborative.evaluation.held_out import hold_out
 from ml.collaborative.evaluation.splits import fixed_fifth
 from ml.collaborative.ratings import Counts, combine, empty_ratings, make_ratings
-from ml.collaborative.release.live import live_folder
-from ml.collaborative.release.manifest import count, read_manifest
+from ml.collaborative.release import ReleaseStore, count, read_manifest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BUILD = "ml.build_collaborative"
@@ -67,7 +66,7 @@ def test_a_model_that_learned_nothing_is_refused_kept_for_a_look_and_published_b
     assert forced.returncode == 0
     assert forced.stdout.count("published by force") == 2
     assert contents(models)["svd_model.pkl"] != before["svd_model.pkl"]
-    gate = read_manifest(live_folder(models))["gate"]
+    gate = read_manifest(ReleaseStore(models).live_folder())["gate"]
     assert (gate["passed"], gate["forced"]) == (False, True)
     failed = [check["text"] for check in gate["checks"] if not check["passed"]]
     assert "biases alone" in failed[0]
@@ -195,6 +194,6 @@ def test_a_build_by_force_over_what_cannot_be_read_says_so(build: Run, tmp_path:
     assert stopped.returncode == 3
     assert "is not JSON" in stopped.stderr.splitlines()[-1]
     assert build("--force-publish").returncode == 0
-    gate = read_manifest(live_folder(tmp_path / "models"))["gate"]
+    gate = read_manifest(ReleaseStore(tmp_path / "models").live_folder())["gate"]
     assert (gate["passed"], gate["forced"]) == (False, True)
     assert gate["checks"][-1]["text"] == "what was live cannot be read, nor compared with"

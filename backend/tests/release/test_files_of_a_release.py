@@ -33,17 +33,16 @@ from ml.collaborative.errors import (
     OtherVersionsError,
     ReleaseError,
 )
-from ml.collaborative.release.arrays import NAMES, OPTIONAL
-from ml.collaborative.release.files import (
+from ml.collaborative.release import (
+    NAMES,
+    ReleaseStore,
     load_arrays,
     load_models,
     read_held_out,
-    read_live,
+    read_manifest,
     verify_release,
 )
-from ml.collaborative.release.live import live_folder
-from ml.collaborative.release.manifest import read_manifest
-from ml.collaborative.release.publishing import publish
+from ml.collaborative.release.arrays import OPTIONAL
 from ml.collaborative.texts import decode_texts
 
 PICKLES = ("svd_model.pkl", "cf_trainset.pkl")
@@ -140,7 +139,7 @@ DAMAGES: dict[Callable[[Path], object], str] = {
 def test_a_damaged_file_is_named_with_what_was_found_and_what_to_do(
     models: Path, name: str, damage: Callable[[Path], object], found: str
 ) -> None:
-    folder = live_folder(models)
+    folder = ReleaseStore(models).live_folder()
     damage(folder / name)
     said = f"^{re.escape(str(folder / name))} {found}: {re.escape(ADVICE)}$"
     readers: list[Callable[[], object]] = [lambda: verify_release(folder)]
@@ -156,14 +155,14 @@ def test_a_damaged_file_is_named_with_what_was_found_and_what_to_do(
 
 
 def test_without_its_manifest_nothing_is_loaded(models: Path) -> None:
-    (live_folder(models) / "manifest.json").unlink()
+    (ReleaseStore(models).live_folder() / "manifest.json").unlink()
     with pytest.raises(DamagedReleaseError, match=r"manifest\.json is missing"):
         load_models(models)
 
 
 @pytest.mark.parametrize("name", PICKLES)
 def test_a_file_that_the_manifest_does_not_name_is_not_read(models: Path, name: str) -> None:
-    folder = live_folder(models)
+    folder = ReleaseStore(models).live_folder()
 
     def leave_out(manifest: dict[str, Any]) -> None:
         manifest["files"] = [entry for entry in manifest["files"] if entry["name"] != name]
@@ -184,13 +183,16 @@ def test_no_release_at_all_says_how_to_make_one(tmp_path: Path, exists: bool) ->
 
 
 def test_a_live_release_that_somebody_removed_is_damage(models: Path) -> None:
-    shutil.rmtree(live_folder(models))
+    shutil.rmtree(ReleaseStore(models).live_folder())
     with pytest.raises(DamagedReleaseError, match=r"manifest\.json is missing"):
         load_models(models)
 
 
 def test_a_newer_schema_is_refused_before_anything_else_of_it_is_read(models: Path) -> None:
-    edit_manifest(live_folder(models), lambda manifest: manifest.update(schema_version=99, files=0))
+    edit_manifest(
+        ReleaseStore(models).live_folder(),
+        lambda manifest: manifest.update(schema_version=99, files=0),
+    )
     with pytest.raises(NewerReleaseError, match=r"is of schema 99, .* reads up to 1: update"):
         load_models(models)
 
@@ -213,7 +215,11 @@ def _other(library: str, place: int, number: int) -> str:
 def test_pickles_of_other_versions_are_refused_where_they_may_not_load(
     models: Path, library: str, place: int, refused: bool
 ) -> None:
-    folder, then, here = live_folder(models), _other(library, place, 99), version(library)
+    folder, then, here = (
+        ReleaseStore(models).live_folder(),
+        _other(library, place, 99),
+        version(library),
+    )
     edit_manifest(folder, lambda manifest: manifest["versions"].update({library: then}))
     load_arrays(folder)  # which any NumPy reads
     if not refused:
@@ -241,11 +247,16 @@ def test_a_reader_goes_on_to_the_next_release_where_the_one_it_reads_is_let_go(
     def read(folder: Path) -> dict[str, Any]:
         seen.append(folder.name)
         if len(seen) == 1:
-            publish(*trained, models, keep=1)
+            ReleaseStore(models).publish(*trained, keep=1)
             assert not folder.exists()
         return verify_release(folder)
 
-    assert read_live(models, read)["build_id"] == seen[1] == live_folder(models).name != seen[0]
+    assert (
+        ReleaseStore(models).read_live(read)["build_id"]
+        == seen[1]
+        == ReleaseStore(models).live_folder().name
+        != seen[0]
+    )
 
 
 # Plain arrays
@@ -256,7 +267,7 @@ def test_the_arrays_are_exactly_those_of_the_model(
     models: Path, trained: tuple[SVD, Trainset], mmap: bool
 ) -> None:
     svd, trainset = trained
-    arrays = load_arrays(live_folder(models), mmap=mmap)
+    arrays = load_arrays(ReleaseStore(models).live_folder(), mmap=mmap)
     assert set(arrays) == set(NAMES) - {*OPTIONAL}
     assert {isinstance(array, np.memmap) for array in arrays.values()} == {mmap}
     for name in ("bu", "bi", "pu", "qi"):
@@ -277,7 +288,7 @@ def test_a_bayesian_model_keeps_what_a_film_adds_to_its_users_too(tmp_path: Path
     table = sample_ratings().head(500)
     svd, trainset = train_svd_model(table, algorithm="bayesian", factors=3)
     save_models(svd, trainset, str(tmp_path))
-    arrays = load_arrays(live_folder(tmp_path))
+    arrays = load_arrays(ReleaseStore(tmp_path).live_folder())
     assert set(arrays) == set(NAMES)
     np.testing.assert_array_equal(arrays["implicit"], svd.implicit)
     np.testing.assert_array_equal(arrays["pu"], svd.pu)
@@ -288,7 +299,7 @@ def test_a_bayesian_model_keeps_what_a_film_adds_to_its_users_too(tmp_path: Path
 def test_an_array_of_objects_is_refused_and_never_unpickled(
     models: Path, tmp_path: Path, trained: tuple[SVD, Trainset], name: str, mmap: bool
 ) -> None:
-    folder = publish(*trained, models, held_out=np.zeros(3))
+    folder = ReleaseStore(models).publish(*trained, held_out=np.zeros(3))
     marker = tmp_path / "marker"
     np.save(folder / name, np.array([Harm(marker)], dtype=object), allow_pickle=True)
 
@@ -307,7 +318,7 @@ def test_an_array_of_objects_is_refused_and_never_unpickled(
 
 @pytest.mark.parametrize("mmap", [False, True])
 def test_what_is_no_array_at_all_is_refused(models: Path, mmap: bool) -> None:
-    folder = live_folder(models)
+    folder = ReleaseStore(models).live_folder()
     (folder / "arrays" / "bu.npy").write_bytes(b"not an array")
     name_in_manifest(folder, "arrays/bu.npy")
     with pytest.raises(DamagedReleaseError, match=r"bu\.npy is no array of numbers"):
@@ -322,7 +333,7 @@ def test_arrays_load_without_surprise_and_with_no_other_library_than_numpy(model
         "del sys.modules['surprise']; "
         "print(json.dumps([arrays['pu'].sum().item(), sorted(sys.modules)]))"
     )
-    folder = live_folder(models)
+    folder = ReleaseStore(models).live_folder()
     done = subprocess.run(
         [sys.executable, "-c", code, folder], cwd=BACKEND, capture_output=True, text=True
     )
@@ -343,14 +354,14 @@ def test_it_loads_from_the_models_folder_from_a_release_and_from_a_copy_of_one(
     expected = trained[0].predict("ml_sample_1", 862)
     shutil.copytree(models, tmp_path / "copy", symlinks=False)
     shutil.copytree(models, tmp_path / "with links", symlinks=True)
-    shutil.copytree(live_folder(models), tmp_path / "alone")
+    shutil.copytree(ReleaseStore(models).live_folder(), tmp_path / "alone")
     for folder in (
-        models, live_folder(models), models / "live", tmp_path / "with links",
+        models, ReleaseStore(models).live_folder(), models / "live", tmp_path / "with links",
         tmp_path / "copy" / "live", tmp_path / "alone",
     ):  # fmt: skip
         svd, trainset = load_models(folder)
         assert svd.predict("ml_sample_1", 862) == expected
-        assert svd.build_id == trainset.build_id == live_folder(models).name
+        assert svd.build_id == trainset.build_id == ReleaseStore(models).live_folder().name
     assert load_models(str(models))[0].predict("ml_sample_1", 862) == expected
 
 
@@ -364,7 +375,7 @@ def test_a_copy_that_followed_the_links_loads_and_says_how_to_build_into_it(
         f"{copied / 'live'} is a folder, as a copy that follows links makes: "
         "remove it, then build, or choose a release by --rollback ID"
     )
-    assert load_models(copied)[0].build_id == live_folder(models).name
+    assert load_models(copied)[0].build_id == ReleaseStore(models).live_folder().name
     for args in (SAMPLE, ("--rollback",)):
         done = run(BUILD, *args, "--models-dir", copied)
         assert done.returncode == 3
@@ -372,10 +383,10 @@ def test_a_copy_that_followed_the_links_loads_and_says_how_to_build_into_it(
     listed = run(BUILD, "--list", "--models-dir", copied)
     assert listed.returncode == 0
     assert said in listed.stdout
-    assert live_folder(models).name in listed.stdout  # one to choose
+    assert ReleaseStore(models).live_folder().name in listed.stdout  # one to choose
     assert contents(copied) == before
     shutil.rmtree(copied / "live")
-    assert build(copied) == live_folder(copied).name
+    assert build(copied) == ReleaseStore(copied).live_folder().name
     assert load_models(copied)[1].n_ratings == 26_765
 
 
@@ -415,7 +426,7 @@ def test_two_builds_of_the_same_give_the_same_arrays_byte_for_byte_and_another_s
         done = run(BUILD, "--dataset", "sample", *args, "--seed", seed, "--models-dir",
                    tmp_path / name, PYTHONHASHSEED=hash_seed)  # fmt: skip
         assert done.returncode == 0, done.stderr
-        files = read_manifest(live_folder(tmp_path / name))["files"]
+        files = read_manifest(ReleaseStore(tmp_path / name).live_folder())["files"]
         hashes[name] = {
             entry["name"]: entry["sha256"] for entry in files if entry["name"].endswith(".npy")
         }
@@ -449,10 +460,10 @@ def test_a_plain_pair_of_old_files_is_taken_into_the_history_by_the_next_build(
     done = run(BUILD, *SAMPLE, "--models-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "took the model that was there along as release " in done.stderr
-    new = live_folder(tmp_path)
+    new = ReleaseStore(tmp_path).live_folder()
     back = run(BUILD, "--rollback", "--models-dir", tmp_path)
     assert back.returncode == 0, back.stderr
-    old = live_folder(tmp_path)
+    old = ReleaseStore(tmp_path).live_folder()
     assert old.name < new.name
     assert back.stdout == f"release {old.name} is live again, in place of {new.name}\n"
     svd, trainset = load_models(tmp_path)

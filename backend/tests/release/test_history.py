@@ -19,11 +19,8 @@ from small_builds import BUILD, SAMPLE, SMALL, Run, build, edit_manifest, write_
 from ml.build_collaborative import main, save_models, train_svd_model
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.ratings import make_ratings
-from ml.collaborative.release.files import load_models
-from ml.collaborative.release.history import build_ids, read_log, rolled_back
-from ml.collaborative.release.live import live_folder
-from ml.collaborative.release.manifest import read_manifest
-from ml.collaborative.release.publishing import publish
+from ml.collaborative.release import ReleaseStore, load_models, read_manifest
+from ml.collaborative.release.history import History
 
 
 @pytest.fixture
@@ -48,7 +45,7 @@ def releases(models: Path) -> Callable[..., list[str]]:
 
     def releases(number: int, **how: Any) -> list[str]:
         model = train_svd_model(sample_ratings().head(500), epochs=1, factors=2)
-        return [publish(*model, models, **how).name for _ in range(number)]
+        return [ReleaseStore(models).publish(*model, **how).name for _ in range(number)]
 
     return releases
 
@@ -62,9 +59,11 @@ def go_back(ask: Run, *asked: str) -> str:
 
 def assert_live(models: Path, build_id: str, action: str) -> None:
     """By path, by the log and by what a reader finds, this release is live."""
-    assert live_folder(models).name == build_id
+    assert ReleaseStore(models).live_folder().name == build_id
     for name in ("svd_model.pkl", "cf_trainset.pkl", "manifest.json"):
-        assert (models / name).read_bytes() == (live_folder(models) / name).read_bytes()
+        assert (models / name).read_bytes() == (
+            ReleaseStore(models).live_folder() / name
+        ).read_bytes()
     svd, trainset = load_models(models)
     assert svd.build_id == trainset.build_id == build_id
     last = json.loads((models / "history.jsonl").read_text().splitlines()[-1])
@@ -100,7 +99,7 @@ def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, mode
     bayesian = build(models, "--dataset", "sample", "--algorithm", "bayesian",
                      "--factors", "5")  # fmt: skip
     save_models(*train_svd_model(sample_ratings().head(500), epochs=1, factors=2), str(models))
-    alone = live_folder(models).name
+    alone = ReleaseStore(models).live_folder().name
     go_back(ask, good)
     (models / "releases" / bayesian / "manifest.json").write_text('{"schema_version"')
     done = ask("--list", "--quiet")
@@ -114,8 +113,8 @@ def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, mode
     )
     assert [row[2:24] for row in rows] == [alone, bayesian, forced, good]
     assert [row[0] for row in rows] == [" ", " ", " ", "*"]
-    rmse = read_manifest(live_folder(models))["metrics"][0]["rmse"]
-    created = read_manifest(live_folder(models))["created"]
+    rmse = read_manifest(ReleaseStore(models).live_folder())["metrics"][0]["rmse"]
+    created = read_manifest(ReleaseStore(models).live_folder())["created"]
     assert rows[3].split() == [
         "*", good, created[:10], created[11:16], "26,765", "0", "600", "124", f"{rmse:.4f}",
         "svd,", "sample",
@@ -154,8 +153,8 @@ def test_going_back_skips_what_was_gone_back_from_before(ask: Run, models: Path)
     assert_live(models, third, "force-publish")
     assert go_back(ask) == first  # not the second, which was no good
     assert_live(models, first, "rollback")
-    assert rolled_back(models) == {second, third}
-    log = read_log(models)
+    assert History(models).rolled_back() == {second, third}
+    log = History(models).lines()
     assert [line["build_id"] for line in log] == [first, second, first, third, first]
 
 
@@ -166,10 +165,10 @@ def test_one_can_go_back_to_any_release_and_forward_again(
     assert go_back(ask, first) == first
     assert_live(models, first, "rollback")
     assert go_back(ask, second) == second
-    assert rolled_back(models) == {third}
+    assert History(models).rolled_back() == {third}
     assert go_back(ask, third) == third
     assert_live(models, third, "rollback")
-    assert rolled_back(models) == set()
+    assert History(models).rolled_back() == set()
     before = state_of(models)
     done = ask("--rollback", third)
     assert (done.returncode, done.stdout) == (
@@ -251,7 +250,7 @@ def test_the_log_only_grows_and_its_last_line_names_what_is_live(ask: Run, model
         assert now[len(written) :].count(b"\n") == 1
         assert now.endswith(b"\n")
         written = now
-        assert_live(models, live_folder(models).name, action)
+        assert_live(models, ReleaseStore(models).live_folder().name, action)
 
     first = build(models, "--dataset", "sample")
     grew("publish")
@@ -264,7 +263,7 @@ def test_the_log_only_grows_and_its_last_line_names_what_is_live(ask: Run, model
     assert ask("--rollback", second).returncode == 2
     assert ask("--dataset", "sample", "--lr", "1e-300").returncode == 5
     assert log.read_bytes() == written
-    assert [line["build_id"] for line in read_log(models)][:3] == [first, second, first]
+    assert [line["build_id"] for line in History(models).lines()][:3] == [first, second, first]
 
 
 @pytest.mark.parametrize(
@@ -277,11 +276,11 @@ def test_a_last_line_that_a_crash_cut_is_survived(
     log = models / "history.jsonl"
     before = log.read_bytes() + rest
     log.write_bytes(before)
-    assert len(read_log(models)) == 2
+    assert len(History(models).lines()) == 2
     assert ask("--list").returncode == 0
     assert go_back(ask) == first
     assert log.read_bytes().startswith(before + b"\n")
-    assert [line["build_id"] for line in read_log(models)] == [first, second, first]
+    assert [line["build_id"] for line in History(models).lines()] == [first, second, first]
     assert_live(models, first, "rollback")
 
 
@@ -292,7 +291,7 @@ def test_lines_of_another_kind_are_no_entries(
     log = models / "history.jsonl"
     strange = '{"time": 1, "build_id": 2, "action": "rollback"}\nnull\n\n\u2028[]\n'
     log.write_bytes(strange.encode() + b"\xff\xfe\n" + log.read_bytes())
-    assert [line["build_id"] for line in read_log(models)] == [first, second]
+    assert [line["build_id"] for line in History(models).lines()] == [first, second]
     assert ask("--list").returncode == 0
     assert go_back(ask) == first
 
@@ -304,7 +303,7 @@ def test_a_line_that_a_crash_kept_from_the_log_is_written_by_the_next(
     log = models / "history.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:1]))
     assert go_back(ask) == first
-    actions = [(line["build_id"], line["action"]) for line in read_log(models)]
+    actions = [(line["build_id"], line["action"]) for line in History(models).lines()]
     assert actions == [(first, "publish"), (second, "publish"), (first, "rollback")]
 
 
@@ -326,8 +325,10 @@ def test_so_many_of_the_newest_releases_are_kept(
 ) -> None:
     before = releases(3)
     new = build(models, *SAMPLE, "--keep", str(keep))
-    assert build_ids(models) == [*before, new][-kept:]
-    assert {path.name for path in (models / "releases").iterdir()} == set(build_ids(models))
+    assert ReleaseStore(models).build_ids() == [*before, new][-kept:]
+    assert {path.name for path in (models / "releases").iterdir()} == set(
+        ReleaseStore(models).build_ids()
+    )
     assert_live(models, new, "force-publish")
 
 
@@ -335,7 +336,7 @@ def test_five_are_kept_unless_said_otherwise(
     releases: Callable[..., list[str]], models: Path
 ) -> None:
     published = releases(7)
-    assert build_ids(models) == published[-5:]
+    assert ReleaseStore(models).build_ids() == published[-5:]
 
 
 def test_the_live_release_is_never_let_go_and_what_was_live_before_may_be(
@@ -343,11 +344,11 @@ def test_the_live_release_is_never_let_go_and_what_was_live_before_may_be(
 ) -> None:
     first, second, third = releases(3)
     assert go_back(ask, first) == first
-    assert build_ids(models) == [first, second, third]  # a rollback lets nothing go
+    assert ReleaseStore(models).build_ids() == [first, second, third]  # a rollback lets nothing go
     assert ask("--dataset", "sample", "--lr", "1e-300", "--keep", "1").returncode == 5
-    assert build_ids(models) == [first, second, third]  # nor does a refused build
+    assert ReleaseStore(models).build_ids() == [first, second, third]  # nor does a refused build
     new = build(models, *SAMPLE, "--keep", "1")
-    assert build_ids(models) == [new]
+    assert ReleaseStore(models).build_ids() == [new]
     assert_live(models, new, "force-publish")
     assert ask("--rollback").returncode == 2
 
@@ -361,7 +362,7 @@ def test_what_a_crash_left_of_a_release_goes_with_the_next_but_not_what_is_being
     os.utime(left, (0, 0))
     (first,) = releases(1)
     assert {path.name for path in (models / "releases").iterdir()} == {young.name, first}
-    assert build_ids(models) == [first]
+    assert ReleaseStore(models).build_ids() == [first]
 
 
 # --if-changed
@@ -405,14 +406,17 @@ def test_another_input_is_built(
     done = ask(*args)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"Nothing changed since release {new}: nothing built\n"
-    assert build_ids(models) == [built, new]
+    assert ReleaseStore(models).build_ids() == [built, new]
 
 
 def test_other_versions_are_built_with_anew(ask: Run, models: Path) -> None:
     built = build(models)
-    edit_manifest(live_folder(models), lambda manifest: manifest["versions"].update(numba="0.1"))
+    edit_manifest(
+        ReleaseStore(models).live_folder(),
+        lambda manifest: manifest["versions"].update(numba="0.1"),
+    )
     assert ask(*SAMPLE, "--if-changed").returncode == 0
-    assert live_folder(models).name > built
+    assert ReleaseStore(models).live_folder().name > built
 
 
 def test_a_rating_changed_in_the_app_is_built(
@@ -431,11 +435,11 @@ def test_a_rating_changed_in_the_app_is_built(
         return done.stdout
 
     nightly()
-    built = live_folder(models).name
+    built = ReleaseStore(models).live_folder().name
     assert nightly() == f"Nothing changed since release {built}: nothing built\n"
     supabase_server.database.execute("update ratings set rating = 4 where user_id = 'ben'")
     nightly()
-    new = live_folder(models).name
+    new = ReleaseStore(models).live_folder().name
     assert new > built
     assert nightly() == f"Nothing changed since release {new}: nothing built\n"
 
@@ -451,14 +455,14 @@ def test_older_releases_are_let_go_too_where_nothing_is_built(ask: Run, models: 
 @pytest.mark.parametrize("damaged", ["svd_model.pkl", "arrays/bu.npy"])
 def test_a_damaged_live_release_is_built_anew(ask: Run, models: Path, damaged: str) -> None:
     built = build(models)
-    path = live_folder(models) / damaged
+    path = ReleaseStore(models).live_folder() / damaged
     path.write_bytes(path.read_bytes()[:-1])
     done = ask(*SAMPLE, "--if-changed")
     assert done.returncode == 0, done.stderr
     (warning,) = (line for line in done.stderr.splitlines() if line.startswith("WARNING: "))
     assert str(path) in warning
-    assert_live(models, live_folder(models).name, "force-publish")
-    assert live_folder(models).name > built
+    assert_live(models, ReleaseStore(models).live_folder().name, "force-publish")
+    assert ReleaseStore(models).live_folder().name > built
 
 
 def test_what_was_gone_back_from_is_not_built_again(ask: Run, models: Path) -> None:
@@ -473,7 +477,7 @@ def test_what_was_gone_back_from_is_not_built_again(ask: Run, models: Path) -> N
         assert done.stdout == f"Nothing changed since release {same}: nothing built\n"
         assert state_of(models) == before
     assert ask(*SAMPLE, "--if-changed", "--seed", "2").returncode == 0
-    assert live_folder(models).name > second
+    assert ReleaseStore(models).live_folder().name > second
 
 
 def test_a_release_that_was_gone_back_from_and_let_go_is_no_cause_for_a_warning(
@@ -483,8 +487,8 @@ def test_a_release_that_was_gone_back_from_and_let_go_is_no_cause_for_a_warning(
     second = build(models, *SAMPLE, "--seed", "1")
     go_back(ask)
     third = build(models, *SAMPLE, "--seed", "2", "--keep", "1")
-    assert build_ids(models) == [third]
-    assert second in rolled_back(models)
+    assert ReleaseStore(models).build_ids() == [third]
+    assert second in History(models).rolled_back()
     done = ask(*SAMPLE, "--seed", "2", "--if-changed", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -492,7 +496,7 @@ def test_a_release_that_was_gone_back_from_and_let_go_is_no_cause_for_a_warning(
 def test_tuning_the_same_again_builds_nothing(ask: Run, models: Path) -> None:
     args = "--dataset", "sample", "--factors", "5", "--epochs", "2", "--tune", "2"
     build(models, *args)
-    built = read_manifest(live_folder(models))
+    built = read_manifest(ReleaseStore(models).live_folder())
     assert built["parameters"] != built["tuning"]["from"]  # the best were others
     before = state_of(models)
     done = ask(*args, "--if-changed")
@@ -555,8 +559,8 @@ def test_a_lost_pointer_is_found_by_the_manifest_and_a_release_is_no_models_fold
     done = ask("--rollback", "--models-dir", copied)
     assert done.returncode == 0, done.stderr
     assert f"found no pointer to what is live: it is {second}" in done.stderr
-    assert live_folder(copied).name == first
-    release = live_folder(models)
+    assert ReleaseStore(copied).live_folder().name == first
+    release = ReleaseStore(models).live_folder()
     before = contents(release)
     for args in (("--rollback",), SAMPLE):
         done = ask(*args, "--models-dir", release)

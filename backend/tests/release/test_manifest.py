@@ -32,16 +32,17 @@ from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import DamagedReleaseError, MlError, NewerReleaseError
 from ml.collaborative.evaluation.splits import fixed_fifth
 from ml.collaborative.ratings import Counts, combine, empty_ratings, table_hash
-from ml.collaborative.release.files import verify_release
-from ml.collaborative.release.history import list_releases
-from ml.collaborative.release.live import live_folder
-from ml.collaborative.release.manifest import counts_of, draft_manifest, read_manifest
+from ml.collaborative.release import (
+    ReleaseStore,
+    counts_of,
+    draft_manifest,
+    read_manifest,
+    verify_release,
+)
 from ml.collaborative.report import page as report
 from ml.collaborative.report import summary
 
-SCHEMA = json.loads(
-    (BACKEND / "ml/collaborative/release/manifest.schema.json").read_text(encoding="utf-8")
-)
+SCHEMA = json.loads((BACKEND / "docs/manifest.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
 ONE_FILM = "a catalog of one film"
 
@@ -86,7 +87,7 @@ def published(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def release(tmp_path: Path) -> Path:
     """A release's folder that may be changed."""
     save_models(*train_svd_model(sample_ratings().head(500), epochs=1, factors=2), str(tmp_path))
-    return live_folder(tmp_path)
+    return ReleaseStore(tmp_path).live_folder()
 
 
 # As its schema says
@@ -141,7 +142,7 @@ def test_each_kind_of_build_writes_a_valid_manifest(
     models = tmp_path / "models"
     done = run(BUILD, "--dataset", "sample", "--models-dir", models, *paths)
     assert done.returncode == code, done.stderr
-    folder = next((models / "refused").iterdir()) if code else live_folder(models)
+    folder = next((models / "refused").iterdir()) if code else ReleaseStore(models).live_folder()
     manifest = read(folder)
     assert refusals(manifest) == []
     assert manifest["build_id"] == folder.name
@@ -252,7 +253,7 @@ def test_its_facts_are_those_of_the_real_data(
 
 
 def test_its_files_are_all_there_are_with_their_sizes_and_hashes(published: Path) -> None:
-    folder = live_folder(published)
+    folder = ReleaseStore(published).live_folder()
     found = [
         {
             "name": path.relative_to(folder).as_posix(),
@@ -485,11 +486,11 @@ def test_no_part_that_is_missing_or_of_another_type_brings_a_reader_down(
     """Every reader takes it or raises an error for people, whatever the part is."""
     models = tmp_path / "models"
     shutil.copytree(published, models, symlinks=True)
-    folder = live_folder(models)
+    folder = ReleaseStore(models).live_folder()
     good = read(folder)
     inputs = {"algorithm": "svd", "table_sha256": good["data"]["table_sha256"], "tuning": None}
     readers: list[Callable[[], object]] = [
-        lambda: summary.describe_releases(models, list_releases(models)),
+        lambda: summary.describe_releases(models, ReleaseStore(models).releases()),
         lambda: find_same(models, inputs),
         lambda: report.describe_facts(read_manifest(folder)),
         lambda: counts_of(read_manifest(folder)).ratings + 1,

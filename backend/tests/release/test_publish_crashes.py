@@ -1,6 +1,6 @@
 """A publish that is killed at any step, or at any moment: one whole build is live, before or new.
 
-Where a file system has no links, the files by path are copies, which change one after the other.
+The files at the fixed paths change one after the other, and tell which build they are of.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import joblib
 import pytest
 from published import FILES, Model, age, ids_by_path, ids_loaded, new_id, unfinished
 from publishers import Publisher, publishers
 
 from ml.collaborative.errors import MissingReleaseError
-from ml.collaborative.release.files import load_models, verify_release
-from ml.collaborative.release.history import LEFT_BEHIND, build_ids, choose_rollback, read_log
-from ml.collaborative.release.live import live_id, release_folder
-from ml.collaborative.release.publishing import roll_back
+from ml.collaborative.release import ReleaseStore, verify_release
+from ml.collaborative.release.cleaning import LEFT_BEHIND
+from ml.collaborative.release.history import History
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
@@ -46,36 +44,33 @@ def ids() -> Iterator[str]:
 class Seen:
     """What was found after each stop, so that a test knows that it saw all there is to see."""
 
-    def __init__(self, models: Path, copies: bool) -> None:
-        self.models, self.copies = models, copies
+    def __init__(self, models: Path) -> None:
+        self.models = models
         self.live: list[str | None] = []
         self.mixed = 0
 
     def look(self, before: str | None, new: str | None) -> str | None:
         """Releases are whole, and what is live is one of these two; returns which."""
-        live = live_id(self.models)
+        live = ReleaseStore(self.models).live_id()
         assert live in (before, new)
         if live:
             assert ids_loaded(self.models) == {live}
         else:
             with pytest.raises(MissingReleaseError):
                 ids_loaded(self.models)
-        for build_id in build_ids(self.models):
-            verify_release(release_folder(self.models, build_id))
+        for build_id in ReleaseStore(self.models).build_ids():
+            verify_release(ReleaseStore(self.models).folder(build_id))
         by_path = ids_by_path(self.models)
-        if self.copies:
-            assert set(by_path) <= {before, new}
-            self.mixed += len(set(by_path)) > 1
-        else:
-            assert set(by_path) == {live}
+        assert set(by_path) <= {before, new}
+        self.mixed += len(set(by_path)) > 1
         self.live.append("new" if live == new else "before")
         return live
 
     def assert_all(self, at_least: int) -> None:
-        """There were so many steps, some before the switch and some after; and mixed copies."""
+        """There were so many steps, some before the switch and some after, or in its middle."""
         assert len(self.live) >= at_least
         assert set(self.live) == {"before", "new"}
-        assert bool(self.mixed) is self.copies
+        assert self.mixed
 
 
 def young(models: Path) -> set[Path]:
@@ -86,18 +81,19 @@ def young(models: Path) -> set[Path]:
 
 def assert_tidy(models: Path, live: str, *, left: set[Path]) -> None:
     """All is as if no publish had ever been stopped, but for what may be of another host."""
-    assert live_id(models) == live
+    assert ReleaseStore(models).live_id() == live
     assert ids_loaded(models) == {live}
     assert ids_by_path(models) == (live, live)
-    assert read_log(models)[-1]["build_id"] == live
+    assert History(models).lines()[-1]["build_id"] == live
     assert unfinished(models) == left
     assert {path.name for path in {*models.iterdir()} - left} == FILES
 
 
+@pytest.mark.slow
 def test_a_first_publish_stopped_at_any_step_is_live_whole_or_not_at_all(
     in_memory: Path, warm: list[Publisher], model: Model, ids: Iterator[str], copies: bool
 ) -> None:
-    seen = Seen(in_memory, copies)
+    seen = Seen(in_memory)
     for step in itertools.count(1):
         models = seen.models = in_memory / str(step)
         new, after = next(ids), next(ids)
@@ -108,11 +104,12 @@ def test_a_first_publish_stopped_at_any_step_is_live_whole_or_not_at_all(
         left = young(models)
         model.publish(models, after)
         assert_tidy(models, after, left=left)
-        log = [line["build_id"] for line in read_log(models)]
+        log = [line["build_id"] for line in History(models).lines()]
         assert log == ([new, after] if live else [after])
     seen.assert_all(60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [False, True], ids=["as before", "of the other kind"])
 def test_a_publish_stopped_at_any_step_leaves_the_release_before_or_the_new_one(
     in_memory: Path,
@@ -126,7 +123,7 @@ def test_a_publish_stopped_at_any_step_leaves_the_release_before_or_the_new_one(
 
     Of two hosts that share a in_memory, one may have links where the other has none.
     """
-    seen, before = Seen(in_memory, copies or turns), next(ids)
+    seen, before = Seen(in_memory), next(ids)
     model.publish(in_memory, before)
     for step in itertools.count(1):
         new, after = next(ids), next(ids)
@@ -138,28 +135,29 @@ def test_a_publish_stopped_at_any_step_leaves_the_release_before_or_the_new_one(
         left = young(in_memory)
         if len(set(ids_by_path(in_memory))) > 1:
             # Who writes next mends that, whatever else it does.
-            roll_back(in_memory, str(live))
+            ReleaseStore(in_memory).roll_back(str(live))
             assert ids_by_path(in_memory) == (live, live)
         model.publish(in_memory, after, keep=KEEP)
         assert_tidy(in_memory, after, left=left)
         age(left)
-        log = read_log(in_memory)
+        log = History(in_memory).lines()
         assert [line["build_id"] for line in log[-2:]] == [live, after]
         assert {line["action"] for line in log} == {"publish"}
-        assert choose_rollback(in_memory, "") == live
+        assert ReleaseStore(in_memory)._choose("") == live
         before = after
     seen.assert_all(80)
 
 
+@pytest.mark.slow
 def test_a_rollback_stopped_at_any_step_has_or_has_not_taken_place(
     in_memory: Path, warm: list[Publisher], model: Model, ids: Iterator[str], copies: bool
 ) -> None:
-    seen = Seen(in_memory, copies)
+    seen = Seen(in_memory)
     model.publish(in_memory, next(ids))
     for step in itertools.count(1):
         before = next(ids)
         model.publish(in_memory, before)
-        older = choose_rollback(in_memory, "")
+        older = ReleaseStore(in_memory)._choose("")
         done = warm[0].run("roll_back", in_memory, step=step, copies=copies)
         live = seen.look(before, older)
         if not done.killed:
@@ -168,7 +166,7 @@ def test_a_rollback_stopped_at_any_step_has_or_has_not_taken_place(
         model.publish(in_memory, after)
         assert_tidy(in_memory, after, left=left)
         age(left)
-        actions = [(line["build_id"], line["action"]) for line in read_log(in_memory)]
+        actions = [(line["build_id"], line["action"]) for line in History(in_memory).lines()]
         went_back = [(older, "rollback")] if live == older else []
         assert actions[-len(went_back) - 2 :] == (
             [(before, "publish"), *went_back, (after, "publish")]
@@ -176,35 +174,28 @@ def test_a_rollback_stopped_at_any_step_has_or_has_not_taken_place(
     seen.assert_all(15)
 
 
-def test_plain_pickles_whose_adoption_is_stopped_at_any_step_are_not_lost(
+@pytest.mark.slow
+def test_old_pickles_are_kept_beside_at_whatever_step_the_first_publish_is_stopped(
     in_memory: Path, warm: list[Publisher], plain: Path, model: Model, ids: Iterator[str],
     copies: bool,
 ) -> None:  # fmt: skip
-    """By path there is the same model all along, with a build id once it is adopted."""
-    ratings, states = model.pair[1].n_ratings, set()
+    """At the fixed paths there is a model all along: theirs, then ours."""
+    old = {name: (plain / name).read_bytes() for name in PAIR}
     for step in itertools.count(1):
         models = in_memory / str(step)
         shutil.copytree(plain, models)
-        done = warm[0].run("adopt", models, step=step, copies=copies)
-        adopted = live_id(models)
-        assert set(ids_by_path(models)) <= {None, adopted}
-        states.add((adopted is not None, *map(bool, ids_by_path(models))))
-        for name in PAIR:
-            loaded = joblib.load(models / name)
-            assert (loaded if name == PAIR[1] else loaded.trainset).n_ratings == ratings
-        if adopted:
-            assert ids_loaded(models) == {adopted}
+        new, after = next(ids), next(ids)
+        done = warm[0].run("publish", models, build_id=new, step=step, copies=copies)
+        assert set(ids_by_path(models)) <= {None, new}
         if not done.killed:
             break
-        left, after = young(models), new_id()
+        left = young(models)
         model.publish(models, after)
+        for name in PAIR:
+            assert (models / f"{name}.before").read_bytes() == old[name]
+            (models / f"{name}.before").unlink()
         assert_tidy(models, after, left=left)
-        first, last = (line["build_id"] for line in read_log(models))
-        assert adopted in (None, first)
-        assert last == after
-        assert load_models(release_folder(models, first))[1].n_ratings == ratings
     assert step > 50
-    assert {sum(state) for state in states} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("size", [100, 300, 1000, 2500, 5000, 5400])
@@ -221,7 +212,7 @@ def test_a_publish_killed_in_the_middle_of_a_write_is_as_if_it_had_not_been(
     assert warm[0].run("publish", in_memory, build_id=new, byte=size, copies=copies).killed
     (left,) = unfinished(in_memory)
     assert max(path.stat().st_size for path in left.rglob("*.*")) == size
-    assert Seen(in_memory, copies).look(before, None) == before
+    assert Seen(in_memory).look(before, None) == before
     model.publish(in_memory, after)
     assert_tidy(in_memory, after, left={left})
 
@@ -239,6 +230,7 @@ def test_what_a_crash_left_behind_is_removed_by_the_first_publish_an_hour_later(
     assert unfinished(in_memory) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copies", ["links", "copies"], indirect=True)
 def test_readers_find_whole_builds_while_publishers_are_killed_at_any_moment(
     in_memory: Path, warm: list[Publisher], model: Model, copies: bool
@@ -248,14 +240,14 @@ def test_readers_find_whole_builds_while_publishers_are_killed_at_any_moment(
     models = in_memory / "models"
     model.publish(models, new_id())
     reader.start("read", models, stop=str(stop))
-    by_path.start("read_by_path", models, stop=str(stop), one_step=not copies)
+    by_path.start("read_by_path", models, stop=str(stop))
     for _ in range(kills):
         wait = draw.uniform(0, 0.05)
         assert publisher.run("publish_on", models, copies=copies, kill_after=wait).killed
     stop.touch()
     _, read = reader.finish()
     _, read_by_path = by_path.finish()
-    left, log = unfinished(models), read_log(models)
+    left, log = unfinished(models), History(models).lines()
     print(f"{len(log)} publishes, {kills} kills, {len(left)} in the middle", read, read_by_path)
     assert read["wrong"] == read_by_path["wrong"] == []
     assert min(len(left), len(log)) > kills / 10

@@ -22,8 +22,7 @@ from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.evaluation import metrics
 from ml.collaborative.evaluation.held_out import hold_out
 from ml.collaborative.ratings import make_ratings, table_hash
-from ml.collaborative.release.live import live_folder
-from ml.collaborative.release.manifest import read_manifest
+from ml.collaborative.release import ReleaseStore, read_manifest
 from ml.collaborative.report import page as report
 from ml.collaborative.trainset import make_trainset
 
@@ -74,7 +73,7 @@ def page_path(
 
 
 def facts_of(folder: Path) -> dict[str, object]:
-    return report.describe_facts(read_manifest(live_folder(folder)))
+    return report.describe_facts(read_manifest(ReleaseStore(folder).live_folder()))
 
 
 def text_of(folder: Path) -> str:

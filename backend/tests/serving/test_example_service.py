@@ -30,8 +30,7 @@ from examples.fusion_service import catalog, content_scores
 from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.files import locked
-from ml.collaborative.release.live import live_id, switch
-from ml.collaborative.release.publishing import publish, roll_back
+from ml.collaborative.release import ReleaseStore
 from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
 from ml.collaborative.serving.snapshot import FoldedUser
 
@@ -61,7 +60,7 @@ def model(models: Path) -> CollaborativeModel:
 def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that has it."""
     with serve(models, tmp_path_factory.mktemp("log") / "log") as service:
-        service.wait_for(live_id(models) or "")
+        service.wait_for(ReleaseStore(models).live_id() or "")
         yield service
 
 
@@ -210,11 +209,11 @@ def test_a_service_started_before_the_first_release_picks_it_up(
         put(service, "early", ratings)
         assert same(service.recommend("early", ALL), expect(None, ratings, ALL))
         for svd, trainset in bases:
-            folder = publish(svd, trainset, models)
+            folder = ReleaseStore(models).publish(svd, trainset)
             service.wait_for(folder.name)
             expected = expect(load_collaborative(folder), ratings, ALL)
             assert same(service.recommend("early", ALL), expected)
-        build_id, _ = roll_back(models, "")
+        build_id, _ = ReleaseStore(models).roll_back("")
         service.wait_for(build_id)
 
 
@@ -222,8 +221,8 @@ def test_a_damaged_release_leaves_the_old_one_serving_and_a_warning(
     bases: list[tuple[SVD, Trainset]], tmp_path: Path
 ) -> None:
     models, ratings = tmp_path / "models", dict.fromkeys(bases[0][1].raw_items()[:20], 5.0)
-    second = publish(*bases[1], models)
-    first = publish(*bases[0], models)
+    second = ReleaseStore(models).publish(*bases[1])
+    first = ReleaseStore(models).publish(*bases[0])
     damaged = second / "arrays" / "qi.npy"
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-8] + bytes(byte ^ 255 for byte in content[-8:]))
@@ -232,7 +231,7 @@ def test_a_damaged_release_leaves_the_old_one_serving_and_a_warning(
         put(service, "user", ratings)
         before = service.recommend("user", ALL)
         with locked(models):
-            switch(models, second.name)
+            ReleaseStore(models).roll_back(second.name)
         warning = f"{damaged} is not the file that was published"
         wait_until(lambda: warning in service.log.read_text(), "the warning")
         assert service.release() == first.name
@@ -268,7 +267,7 @@ def test_under_load_no_request_fails_and_no_answer_is_of_two_releases(
 def test_the_check_finds_an_answer_of_two_releases(
     bases: list[tuple[SVD, Trainset]], tmp_path: Path
 ) -> None:
-    one, other = (load_collaborative(publish(*base, tmp_path)) for base in bases)
+    one, other = (load_collaborative(ReleaseStore(tmp_path).publish(*base)) for base in bases)
     rated = draw(one, 10)
     here, there = expect(one, rated, LONG), expect(other, rated, LONG)
     mixed = Ranking(here.films, here.scores.copy())
@@ -283,7 +282,7 @@ def test_the_check_finds_an_answer_of_two_releases(
 def test_through_hundreds_of_reloads_each_prediction_is_of_one_release(
     bases: list[tuple[SVD, Trainset]], tmp_path: Path
 ) -> None:
-    first, second = (publish(*base, tmp_path).name for base in bases)
+    first, second = (ReleaseStore(tmp_path).publish(*base).name for base in bases)
     found = flip(tmp_path, (first, second), 201, threads=3)
     assert found.reloads >= 200  # the first flip finds live what is in memory already
     assert found.predictions > 200
@@ -323,11 +322,11 @@ def test_the_service_of_old_runs_on_every_release_by_path(
         save_models(svd, trainset, str(tmp_path))
         seen.append(check(svd, trainset))
     assert len(set(seen)) == 3
-    roll_back(tmp_path, "")
+    ReleaseStore(tmp_path).roll_back("")
     assert check(*bases[1]) == seen[1]
-    roll_back(tmp_path, "")
+    ReleaseStore(tmp_path).roll_back("")
     assert check(*bases[0]) == seen[0]
-    roll_back(tmp_path, seen[2])
+    ReleaseStore(tmp_path).roll_back(seen[2])
     assert check(*third) == seen[2]
 
 

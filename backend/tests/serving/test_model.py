@@ -24,6 +24,7 @@ from ml.collaborative.errors import (
     UserIdError,
 )
 from ml.collaborative.ratings import make_ratings
+from ml.collaborative.release import ReleaseStore
 from ml.collaborative.serving import snapshot as snapshot_module
 from ml.collaborative.serving.model import CollaborativeModel, Recommendation, load_collaborative
 
@@ -239,7 +240,7 @@ def test_another_release_takes_over_and_a_damaged_one_does_not(tmp_path: Path) -
         model.predict(folded, films), model.predict(model.fold_in(folded.ratings), films)
     )
     save_models(*train_svd_model(table, epochs=1, factors=3), str(tmp_path))
-    damaged = tmp_path / "live" / "arrays" / "pu.npy"
+    damaged = ReleaseStore(tmp_path).live_folder() / "arrays" / "pu.npy"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(DamagedReleaseError, match=r"pu\.npy has .* bytes, published were"):
         model.reload_if_changed()

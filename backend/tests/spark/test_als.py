@@ -27,7 +27,7 @@ from ml.collaborative.evaluation import hold_out
 from ml.collaborative.evaluation.metrics import rmse
 from ml.collaborative.evaluation.splits import k_folds
 from ml.collaborative.ratings import combine, empty_ratings, make_ratings, rating_scale
-from ml.collaborative.release.arrays import model_arrays
+from ml.collaborative.release import model_arrays
 from ml.collaborative.spark.als import describe_als, fit_als, fit_films
 from ml.collaborative.spark.ratings import Given, read_given
 from ml.collaborative.spark.session import Cluster, open_cluster

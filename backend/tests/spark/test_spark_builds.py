@@ -24,14 +24,12 @@ from surprise import SVD
 from benchmarks.make_archive import draw_ratings
 from ml.build_collaborative import main
 from ml.collaborative.errors import MlError
-from ml.collaborative.release.files import load_models, verify_release
+from ml.collaborative.release import load_models, verify_release
 from ml.collaborative.serving.model import load_collaborative
 from ml.collaborative.spark.session import Cluster, check_installed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-SCHEMA = json.loads(
-    (BACKEND / "ml/collaborative/release/manifest.schema.json").read_text(encoding="utf-8")
-)
+SCHEMA = json.loads((BACKEND / "docs/manifest.schema.json").read_text(encoding="utf-8"))
 SPARK = "--engine", "spark", "--master", "local[2]", "--catalog", "all"
 
 
@@ -99,7 +97,7 @@ def test_a_build_of_a_database_that_was_killed_resumes_and_serves_films_alone(
     assert "INFO: taken up from " in done.stderr
     assert "-item-biases" in done.stderr
     manifest = published(tmp_path / "models")
-    assert manifest["model"]["shape"] == "films only"
+    assert manifest["model"]["shape"] == "item-only"
     data = manifest["data"]
     users = drawn["userId"].nunique()
     assert (data["ratings"], data["users"], data["app_users"]) == (3_000, users, users)
@@ -119,7 +117,7 @@ def test_a_build_of_a_database_that_was_killed_resumes_and_serves_films_alone(
     same = run(*command, "--if-changed")
     assert same.stdout == f"Nothing changed since release {manifest['build_id']}: nothing built\n"
     listed = run(BUILD, "--list", "--models-dir", tmp_path / "models")
-    assert "als, films only" in listed.stdout
+    assert "als, item-only" in listed.stdout
     top = run(
         "ml.collaborative.serving.export",
         tmp_path / "top.parquet",

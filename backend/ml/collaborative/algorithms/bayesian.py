@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from ..progress import progress_bar
 from .loops.gibbs import compiled_side
+from .parts import Parts, attach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,10 +126,10 @@ def fit_bayesian(
     AlgoBase.fit(model, trainset)
     counts = problem.user_counts, problem.item_counts
     with threadpool_limits(1):  # the number of threads moves sums in the last digits
-        model.bu, model.bi, model.pu, model.qi, model.implicit = compile_samples(
+        model.bu, model.bi, model.pu, model.qi, implicit = compile_samples(
             samples, counts, factors, last_seed
         )
-    return model
+    return attach(model, Parts(implicit=implicit))
 
 
 class _Problem:

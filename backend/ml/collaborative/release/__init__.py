@@ -1,28 +1,24 @@
 """One release and the store of them: written, verified, published, rolled back."""
 
-from .files import (
-    check_versions,
-    load_arrays,
-    load_models,
-    read_held_out,
-    verify_release,
-)
-from .history import Listed
-from .live import MODEL_FILE, REPORT_FILE, TRAINSET_FILE
+from .arrays import NAMES, model_arrays
 from .manifest import (
-    count,
+    ITEM_ONLY,
+    MODEL_FILE,
+    REPORT_FILE,
+    TRAINSET_FILE,
     counts_of,
-    describe_scores,
-    draft_manifest,
-    installed_versions,
     read_manifest,
 )
-from .publishing import KEEP
-from .store import ReleaseStore
+from .reading import load_arrays, load_models, read_held_out, verify_release
+from .store import KEEP, Listed, ReleaseStore
+from .versions import check_versions, installed_versions
+from .writing import count, describe_scores, draft_manifest
 
 __all__ = [
+    "ITEM_ONLY",
     "KEEP",
     "MODEL_FILE",
+    "NAMES",
     "REPORT_FILE",
     "TRAINSET_FILE",
     "Listed",
@@ -35,6 +31,7 @@ __all__ = [
     "installed_versions",
     "load_arrays",
     "load_models",
+    "model_arrays",
     "read_held_out",
     "read_manifest",
     "verify_release",

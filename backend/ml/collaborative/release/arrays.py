@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..algorithms.fold_in import learn_root
+from ..algorithms.parts import parts_of
 from ..errors import InputError
 from ..texts import encode_texts
 
@@ -17,49 +18,46 @@ NAMES = (
     "bu", "bi", "pu", "qi", "user_ids", "user_id_ends", "movie_ids",
     "rated_starts", "rated_movies", "rated_stars", "fold_in_root", "implicit",
 )  # fmt: skip
-"""Of the arrays; each lies in the file `arrays/NAME.npy` of a release."""
+"""Names of the arrays; each is the file `arrays/NAME.npy` of a release."""
 OPTIONAL = ("implicit",)
-"""Those that only some models have."""
+"""Names of arrays that only some models have."""
 
 
 def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
-    """The model and what each user rated, by the names of `NAMES`.
+    """Return the model and what each user rated as arrays, by the names of `NAMES`.
 
     Returns:
         bu (users,) and bi (films,), biases, float64; pu (users, factors) and qi (films, factors),
         float64; user_ids, UTF-8 text end to end, uint8, and user_id_ends (users,), int64;
         movie_ids (films,), TMDB, int64; and the ratings by user: those of user u are the slice
         rated_starts[u] to rated_starts[u + 1] (int64) of rated_movies (row numbers in movie_ids,
-        int32) and of rated_stars (float32 where that is exact, else float64). fold_in_root is of
-        `fold_in.learn_root`; implicit (films, 1 + factors), float64, is what a film adds to the
-        bias and vector of those who rated it, where the model has that.
+        int32) and of rated_stars (float32 where that is exact, else float64). fold_in_root
+        and, where the model has it, implicit: see `algorithms.parts.Parts`.
 
     Raises:
-        InputError: a user's id is no text, or a film's no integer.
+        InputError: a user's id is not text, or a film's not an integer.
     """
     import numpy as np
 
     users, films = raw_ids(trainset)
     if set(map(type, users)) - {str}:
-        raise InputError("a user's id in the trainset is no text: expected ids as str")
+        raise InputError("a user's id in the trainset is not text: expected ids as str")
     if set(map(type, films)) - {int, np.int64}:
-        raise InputError("a film's id in the trainset is no integer: expected TMDB ids as int")
+        raise InputError("a film's id in the trainset is not an integer: expected TMDB ids as int")
     user_ids, user_id_ends = encode_texts(users)
     starts, movies, stars = rated(trainset)
     arrays = svd.bu, svd.bi, svd.pu, svd.qi, user_ids, user_id_ends, np.array(films, np.int64)
     found = dict(zip(NAMES, (*arrays, starts, movies, stars), strict=False))
-    if hasattr(svd, "implicit"):
-        found["implicit"] = svd.implicit
-    found["fold_in_root"] = (
-        svd.fold_in_root
-        if hasattr(svd, "fold_in_root")  # of a model that knows no users, see `spark.fit_films`
-        else learn_root(found, trainset.global_mean)
-    )
+    parts = parts_of(svd)
+    if parts.implicit is not None:
+        found["implicit"] = parts.implicit
+    root = parts.fold_in_root
+    found["fold_in_root"] = learn_root(found, trainset.global_mean) if root is None else root
     return found
 
 
 def raw_ids(trainset: Trainset) -> tuple[list[Any], list[Any]]:
-    """The users' and the films' own ids, by inner id."""
+    """Return the users' and the films' raw ids, by inner id."""
     return (
         [trainset.to_raw_uid(inner) for inner in trainset.all_users()],
         [trainset.to_raw_iid(inner) for inner in trainset.all_items()],
@@ -67,7 +65,7 @@ def raw_ids(trainset: Trainset) -> tuple[list[Any], list[Any]]:
 
 
 def rated(trainset: Trainset) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
-    """rated_starts, rated_movies and rated_stars, see `model_arrays`."""
+    """Return rated_starts, rated_movies and rated_stars, see `model_arrays`."""
     import numpy as np
 
     from ..trainset import ArrayTrainset

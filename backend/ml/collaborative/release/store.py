@@ -2,67 +2,118 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import files
-from . import history, live, publishing
-from .files import read_live, verify_release
-from .manifest import read_manifest
+from ..errors import (
+    InputError,
+    MlError,
+    OtherVersionsError,
+    ReleaseError,
+    UsageError,
+)
+from .cleaning import delete_refused, delete_release, delete_temporary, delete_unfinished
+from .history import FORCE, PUBLISH, ROLLBACK, History
+from .live import FIXED, POINTER, RELEASES, Live
+from .manifest import TOOL, counts_of, is_build_id, read_manifest
+from .reading import verify_release
+from .versions import check_versions
+from .writing import draft_manifest, write_release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
     from surprise import SVD, Trainset
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+KEEP = 5
+"""Releases kept by default."""
+REFUSED = "refused"
+"""Folder in the models folder for the last build that the gate refused."""
 
 
-class ReleaseStore:
-    """The releases in a models folder: which is live, publish, roll back, delete."""
+class Listed(NamedTuple):
+    """A release in the list."""
+
+    build_id: str
+    manifest: Mapping[str, Any] | None
+    """None where it cannot be read."""
+    is_live: bool
+    rolled_back: bool
+    """Whether it was live and was rolled back."""
+    problem: str
+    """Why it cannot be read."""
+
+
+class ReleaseStore(Live):
+    """The releases in a models folder: which is live, publish, roll back, delete.
+
+    What writes takes the folder's lock itself; take `locked` around several steps.
+    """
 
     def __init__(self, models_dir: Path) -> None:
-        self.models_dir = models_dir
+        super().__init__(models_dir)
+        self.history = History(models_dir)
         self._depth = 0
 
     def check_place(self) -> None:
-        """Make the folder if need be, and see that releases can be written there."""
-        publishing.check_place(self.models_dir)
+        """Make the folder if need be, and check that releases can be written there.
+
+        Raises:
+            MlError: they cannot.
+        """
+        paths = [self.models_dir / name for name in (POINTER, *FIXED)]
+        folder = next((path for path in paths if path.is_dir()), None)
+        if folder:
+            raise MlError(f"a folder is in the place of a file, move it away: {folder}")
+        try:
+            self.models_dir.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.models_dir):
+                pass
+        except OSError as error:
+            raise MlError(
+                f"{self.models_dir} cannot be written ({error.strerror}): "
+                "make it a writable folder, or name another with --models-dir"
+            ) from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process, after repairing what a crash left unfinished."""
+        """Hold the folder for this process, after repairing what a crash left unfinished.
+
+        The same thread may take it again inside.
+
+        Raises:
+            InputError: the folder is itself a release, or `live` names none.
+        """
         with files.locked(self.models_dir):
             if not self._depth:
-                publishing.prepare(self.models_dir)
+                self._recover()
             self._depth += 1
             try:
                 yield
             finally:
                 self._depth -= 1
 
-    def live_id(self) -> str | None:
-        """Return the live release's build id; None where nothing is live."""
-        return live.live_id(self.models_dir)
-
-    def folder(self, build_id: str) -> Path:
-        """Return the folder of a release."""
-        return live.release_folder(self.models_dir, build_id)
-
-    def live_folder(self) -> Path:
-        """Return the live release's folder."""
-        return live.live_folder(self.models_dir)
-
-    def live_manifest(self) -> dict[str, Any] | None:
-        """Return the live release's manifest; None where nothing is live."""
-        build_id = self.live_id()
-        return read_manifest(self.folder(build_id)) if build_id else None
-
-    def read_live(self, read: Callable[[Path], T]) -> T:
-        """Return what `read` gives for the live release's folder."""
-        return read_live(self.models_dir, read)
+    def _recover(self) -> None:
+        live = self.live_id()
+        if live:
+            self._repair()
+            pointer = self.models_dir / POINTER
+            switched = pointer.stat().st_mtime if pointer.exists() else time.time()
+            self.history.catch_up(live, self.build_ids(), switched)
+        elif (self.models_dir / "arrays").is_dir():
+            raise InputError(
+                f"{self.models_dir} is not a models folder but a release: "
+                f"name the folder that has it in {RELEASES}/, or an empty one"
+            )
 
     def publish(
         self,
@@ -72,51 +123,176 @@ class ReleaseStore:
         draft: Mapping[str, Any] | None = None,
         report: str | None = None,
         held_out: NDArray[Any] | None = None,
-        keep: int = publishing.KEEP,
+        keep: int = KEEP,
         forced: bool = False,
     ) -> Path:
-        """Write a release, make it live, delete the oldest; return its folder."""
+        """Write a release, make it live, delete the oldest.
+
+        Args:
+            svd: the model.
+            trainset: what it was trained on.
+            draft: what is known of the build, see `writing.draft_manifest`.
+            report: the page about it.
+            held_out: see `hold_out.HoldOut.rows`.
+            keep: how many releases stay; the live one always does.
+            forced: whether the gate was overridden.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            InputError: see `write_release` and `locked`.
+            OSError: it could not be written; what was live stays so.
+        """
         with self.locked():
-            return publishing.publish(
-                svd, trainset, self.models_dir, draft=draft, report=report, held_out=held_out,
-                keep=keep, forced=forced,
+            folder = write_release(
+                self.releases_dir, draft or draft_manifest(svd, trainset), svd, trainset,
+                report=report, held_out=held_out,
             )  # fmt: skip
+            try:
+                self._switch(folder.name)
+            except BaseException:
+                if self.live_id() != folder.name:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+            self.history.add(folder.name, FORCE if forced else PUBLISH)
+            self.prune(keep)
+            delete_refused(self.models_dir / REFUSED)
+        logger.info("published %s", folder.name)
+        return folder
 
     def refuse(
         self, svd: SVD, trainset: Trainset, draft: Mapping[str, Any], report: str | None
     ) -> Path:
-        """Keep a build that the gate refused, in place of the last such; return its folder."""
-        return publishing.refuse(svd, trainset, self.models_dir, draft, report)
+        """Keep a build that the gate refused, to look at, in place of the last such.
+
+        Returns:
+            Its folder.
+        """
+        with self.locked():
+            folder = write_release(self.models_dir / REFUSED, draft, svd, trainset, report=report)
+            delete_refused(self.models_dir / REFUSED, but=folder.name)
+        return folder
 
     def roll_back(self, asked: str = "") -> tuple[str, str | None]:
-        """Make an older release live; return its build id, and that of what was live."""
-        return publishing.roll_back(self.models_dir, asked)
+        """Make an older release live.
 
-    def releases(self) -> list[history.Listed]:
-        """Return the releases that are kept, the newest first."""
-        return history.list_releases(self.models_dir)
+        Args:
+            asked: a build id. Without one, take the newest that was published before the live one
+                and was not itself rolled back. If the live release was built from real ratings,
+                sample releases are skipped.
+
+        Returns:
+            Build ids of the release that is live now, and of the one that was.
+
+        Raises:
+            UsageError: there is no such release.
+            ReleaseError: it is damaged or newer than this code; what was live stays so.
+        """
+        if not self.models_dir.is_dir():
+            raise UsageError(f"{self.models_dir} is not a folder: there is nothing to roll back to")
+        with self.locked():
+            before, chosen = self.live_id(), self._choose(asked)
+            folder = self.folder(chosen)
+            try:
+                check_versions(folder, verify_release(folder))
+            except OtherVersionsError as error:  # its arrays can be served all the same
+                logger.warning("%s", error)
+            if chosen != before:
+                self._switch(chosen)
+                self.history.add(chosen, ROLLBACK)
+        return chosen, before
+
+    def _choose(self, asked: str) -> str:
+        kept, live = self.build_ids(), self.live_id()
+        if asked:
+            if asked in kept:
+                return asked
+            raise UsageError(
+                f"no release {asked!r} in {self.models_dir}: {TOOL} releases shows those kept"
+            )
+        older = kept[: kept.index(live)] if live in kept else kept
+        if live and live not in kept:  # somebody deleted it
+            places = self.history.places()
+            older = [b for b in kept if places.get(b, -1) < places.get(live, len(places))]
+        skipped = self.history.rolled_back() | self.history.never_live(kept)
+        older = [build_id for build_id in older if build_id not in skipped]
+        kinds = {build_id: self._is_sample(build_id) for build_id in (*older, live)}
+        older = [build_id for build_id in older if {kinds[build_id], kinds[live]} != {True, False}]
+        if not older or not live:
+            raise UsageError(
+                f"{self.models_dir} has no release to roll back to that is older than the live "
+                f"one: {TOOL} releases shows those kept"
+            )
+        return older[-1]
+
+    def _is_sample(self, build_id: str | None) -> bool | None:
+        """Return whether a release is of the generated sample; None where that cannot be read."""
+        try:
+            return counts_of(read_manifest(self.folder(str(build_id)))).is_sample
+        except ReleaseError:
+            return None
+
+    def build_ids(self) -> list[str]:
+        """Return the ids of the releases kept, in the order of the history, the oldest first."""
+        releases = self.releases_dir
+        if not releases.is_dir():
+            return []
+        return self.history.in_order(p.name for p in releases.iterdir() if is_build_id(p.name))
+
+    def releases(self) -> list[Listed]:
+        """Return the releases kept, the newest first; before them a live one that is missing."""
+        live, rolled_back, kept = None, self.history.rolled_back(), self.build_ids()
+        listed = []
+        try:
+            live = self.live_id()
+            if live and live not in kept:
+                listed.append(Listed(live, None, True, False, "is missing: choose another"))
+        except ReleaseError as error:
+            listed.append(Listed(POINTER, None, False, False, str(error)))
+        for build_id in reversed(kept):
+            manifest, problem = None, ""
+            try:
+                manifest = read_manifest(self.folder(build_id))
+            except ReleaseError as error:
+                problem = str(error)
+            is_rolled_back = build_id in rolled_back
+            listed.append(Listed(build_id, manifest, build_id == live, is_rolled_back, problem))
+        return listed
 
     def find_same(self, inputs: Mapping[str, Any]) -> str | None:
-        """Return the live release, or one that was rolled back, if it was made of these inputs."""
-        from ..errors import ReleaseError
+        """Return a release made of the same inputs: the live one, or one that was rolled back.
 
-        live_now, kept = self.live_id(), set(history.build_ids(self.models_dir))
-        left = sorted(history.rolled_back(self.models_dir) & kept)
-        for build_id in [live_now, *left] if live_now else left:
+        Args:
+            inputs: parts of a manifest by name; besides those at its top, table_sha256 and shape.
+        """
+        live, rolled_back = self.live_id(), self.history.rolled_back()
+        for build_id in dict.fromkeys([live, *(b for b in self.build_ids() if b in rolled_back)]):
+            if build_id is None:
+                continue
             try:
                 made = verify_release(self.folder(build_id))
             except ReleaseError as error:
-                publishing.logger.warning("%s", error)
+                logger.warning("%s", error)
                 continue
-            asked = made | {
-                "table_sha256": made["data"].get("table_sha256"),
-                "shape": made["model"].get("shape"),
-            }
-            if {name: asked.get(name) for name in inputs} == inputs:
+            made["table_sha256"] = made["data"].get("table_sha256")
+            made["shape"] = made["model"].get("shape")
+            if {name: made.get(name) for name in inputs} == inputs:
                 return build_id
         return None
 
     def prune(self, keep: int) -> None:
-        """Delete all releases but the newest `keep` and the live one."""
+        """Delete all releases but the newest `keep` and the live one, and what crashes left.
+
+        Only folders that have a build id for a name are deleted, and temporary files that have
+        one of our names. A release that never was live takes no other's place. What cannot be
+        deleted is a warning.
+        """
         with self.locked():
-            history.prune(self.models_dir, keep)
+            ids = self.build_ids()
+            never_live = self.history.never_live(ids)
+            were_live = [build_id for build_id in ids if build_id not in never_live]
+            for build_id in {*ids} - {*were_live[-keep:], self.live_id()}:
+                delete_release(self.folder(build_id), at_once=build_id not in never_live)
+            delete_unfinished(self.releases_dir)
+            delete_temporary(self.models_dir)

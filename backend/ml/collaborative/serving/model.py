@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..paths import MODELS_DIR
-from ..release.files import read_live
-from ..release.manifest import read_manifest
+from ..release import ReleaseStore, read_manifest
 from .snapshot import FoldedUser, Snapshot, read_snapshot
 
 if TYPE_CHECKING:
@@ -37,12 +36,12 @@ class CollaborativeModel:
     """A release in memory, and a way to the one that is live now; see `load_collaborative`."""
 
     def __init__(self, models_dir: Path, *, mmap: bool = False) -> None:
-        self._models_dir, self._mmap = models_dir, mmap
+        self._store, self._mmap = ReleaseStore(models_dir), mmap
         self._reloading = Lock()
         self._snapshot = self._read()
 
     def _read(self) -> Snapshot:
-        return read_live(self._models_dir, partial(read_snapshot, mmap=self._mmap))
+        return self._store.read_live(partial(read_snapshot, mmap=self._mmap))
 
     @property
     def snapshot(self) -> Snapshot:
@@ -51,7 +50,7 @@ class CollaborativeModel:
 
     @property
     def manifest(self) -> Mapping[str, Any]:
-        """Of the release in memory; see `manifest.schema.json`."""
+        """Of the release in memory; `docs/manifest.schema.json` says what each part means."""
         return self._snapshot.manifest
 
     @property
@@ -199,7 +198,7 @@ class CollaborativeModel:
         if not self._reloading.acquire(blocking=False):
             return False
         try:
-            live = read_live(self._models_dir, read_manifest)["build_id"]
+            live = self._store.read_live(read_manifest)["build_id"]
             if live == self._snapshot.build_id:
                 return False
             self._snapshot = self._read()

@@ -12,9 +12,7 @@ import numpy as np
 from ..algorithms import fold_in
 from ..errors import MovieIdError, RatingError, UserIdError
 from ..ratings import HIGHEST, LOWEST
-from ..release.arrays import NAMES
-from ..release.files import load_arrays
-from ..release.manifest import read_manifest
+from ..release import NAMES, load_arrays, read_manifest
 from ..texts import decode_texts
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..algorithms.fold_in import MOST, make_root
+from ..algorithms.parts import Parts, attach
 from ..errors import GateError, SourceError, UsageError
 from .session import first_line
 
@@ -193,8 +194,8 @@ def fit_items(
 ) -> tuple[SVD, ArrayTrainset, Fitted]:
     """Train on the cluster ratings that stay there: a `surprise.SVD` that knows films alone.
 
-    It predicts mean + film bias for every user; `fold_in_root` on it is what users are folded in
-    with, see `fold_in.learn_root`: the second moments of all users, by aggregation.
+    It predicts mean + film bias for every user; its part `fold_in_root` is what users are
+    folded in with, see `fold_in.learn_root`: the second moments of all users, by aggregation.
 
     Args:
         cluster: where.
@@ -229,8 +230,8 @@ def fit_items(
     AlgoBase.fit(model, trainset)
     model.bu, model.pu = np.zeros(0), np.zeros((0, parameters.factors))
     model.bi, model.qi = bi, qi
-    model.fold_in_root = make_root(moments / max(users * noise, np.finfo(np.float64).tiny))
-    return model, trainset, fitted
+    root = make_root(moments / max(users * noise, np.finfo(np.float64).tiny))
+    return attach(model, Parts(fold_in_root=root)), trainset, fitted
 
 
 def _repeat(starts: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from .ratings import Given
     from .session import Cluster
 
-ITEM_ONLY = "item-only"
-"""What the manifest calls a release without users."""
-
 logger = logging.getLogger(__name__)
 
 
