@@ -1,0 +1,1 @@
+"""The app's own training, a name that many apps have."""
