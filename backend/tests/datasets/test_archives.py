@@ -1,4 +1,4 @@
-"""A set's files are had whole, verified, from the first good source, or nothing has changed."""
+"""A set's files come complete and verified from the first good source, or nothing changes."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_somebodys_own_file_is_used_if_its_layout_is_right(
     (data / "tiny").mkdir(parents=True)
     (data / "tiny" / "links.csv").write_bytes(NEWER_CSV)
     assert not ensure_files(PINNED, data, None)
-    assert "its version is unknown here; its layout is right" in caplog.text
+    assert "its version is not known here; its layout is right" in caplog.text
     (data / "SHA256SUMS").write_bytes(b"\xff\xfe no sums\n")
     assert not ensure_files(PINNED, data, None)
     (data / "tiny" / "links.csv").write_bytes(b"<!doctype html>")
@@ -185,9 +185,7 @@ def test_bad_sources_are_passed_over_and_named(server: WebServer, data: Path, ca
     ensure_files(FILES, data, f"{server.url}/base".replace("://", "://me:secret@"))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     named = [str(data / "tiny.zip"), f"{server.url}/base/tiny.zip"]
-    assert [warning.split(": ")[0] for warning in warnings] == [
-        f"passed over {name}" for name in named
-    ]
+    assert [warning.split(": ")[0] for warning in warnings] == [f"skipped {name}" for name in named]
     assert "secret" not in caplog.text
     (data / "tiny.zip").unlink()
     assert_done(data)
@@ -201,7 +199,7 @@ def test_bad_sources_are_passed_over_and_named(server: WebServer, data: Path, ca
         ("https://me:secret@[bad", "not a well-formed URL"),
     ],
 )
-def test_a_base_url_that_is_none_is_an_input_error_without_its_password(
+def test_an_invalid_base_url_is_an_input_error_without_its_password(
     data: Path, base_url: str, said: str
 ) -> None:
     with pytest.raises(InputError, match=said) as raised:
@@ -231,12 +229,15 @@ BAD = {
     "empty": (b"", "damaged archive of 0 bytes"),
     "a web page": (b"<!doctype html><title>Hello</title>", "damaged archive of 35 bytes"),
     "spoilt member": (patched(GOOD, (LOCAL, 45, b"spoilt")), "damaged archive"),
-    "no such member": (zip_of({"tiny/u.data": DATA}), "no tiny/u.item in the archive"),
+    "no such member": (zip_of({"tiny/u.data": DATA}), "the archive has no tiny/u.item"),
     "a folder": (with_item(ITEM, stat.S_IFDIR | 0o755), "u.item is not a plain file"),
     "a link": (with_item(b"/etc/passwd", stat.S_IFLNK | 0o777), "u.item is not a plain file"),
     "a device": (with_item(ITEM, stat.S_IFCHR | 0o600), "u.item is not a plain file"),
     "encrypted": (patched(GOOD, (LOCAL, 6, b"\1"), (CENTRAL, 8, b"\1")), "encrypted"),
-    "too large": (with_item(bytes((1 << 20) + 1)), "u.item would take 1,048,577 bytes"),
+    "too large": (
+        with_item(bytes((1 << 20) + 1)),
+        "u.item has 1,048,577 bytes, expected at most 1,048,576",
+    ),
     "larger than declared": (
         patched(with_item(bytes(8 << 20)), (LOCAL, 22, TEN), (CENTRAL, 24, TEN)),
         "Bad CRC-32 for file 'tiny/u.item'",
@@ -286,7 +287,7 @@ def test_an_optional_file_may_fail_and_is_never_left_damaged(
     other = Archive("other", frozen=True, max_bytes=1 << 20)
     spare = DataFile(other, "links.csv", "links.csv", PINNED[0].sha256, HEADER, optional=True)
     assert ensure_files([*FILES, spare], data, f"{server.url}/base")
-    assert "going on without links.csv, nothing is lost: no source has a good" in caplog.text
+    assert "going on without links.csv, which is optional: no source has a good" in caplog.text
     assert_done(data)
     for content, stays in ((CSV, True), (b"damaged", False)):
         (data / "links.csv").write_bytes(content)
@@ -332,7 +333,7 @@ def test_members_with_paths_of_their_own_go_nowhere(server: WebServer, data: Pat
     ("files", "archive", "authentic", "said"),
     [
         (PINNED, NEWER, True, None),
-        (PINNED, NEWER, False, "unknown content from a sender that is not authentic"),
+        (PINNED, NEWER, False, "unknown content and its sender is not authentic"),
         (PINNED, ODD_CSV, True, "begins with 'movieId;tmdbId', expected 'movieId,imdbId,tmdbId'"),
         (PINNED, GOOD_CSV, False, None),
         (UNPINNED, NEWER, True, None),

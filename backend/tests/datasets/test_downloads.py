@@ -148,8 +148,8 @@ def test_a_cut_connection_is_begun_again_where_the_file_has_changed(
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (Status(500), "300,000 bytes announced, at most 299,999 expected"),
-        (Unannounced(), "more than the 299,999 bytes"),
+        (Status(500), "the server announced 300,000 bytes, expected at most 299,999"),
+        (Unannounced(), "more than 299,999 bytes came"),
     ],
 )
 def test_a_server_that_sends_too_much_is_refused(

@@ -112,7 +112,7 @@ def test_a_catalog_keeps_its_films_only(real_data: Path) -> None:
     }
 
 
-def test_a_catalog_with_few_rated_films_is_told_of_newer_sets(real_data: Path) -> None:
+def test_with_few_rated_films_a_newer_set_is_recommended(real_data: Path) -> None:
     mapped = movielens.load("ml-100k", real_data, frozenset({11, 1, 2, 3}))
     lines = movielens.describe(mapped.ratings, mapped.catalog)
     assert lines[-1].endswith("(25.0%); a newer set covers newer films: --dataset ml-32m")
@@ -201,7 +201,7 @@ def test_the_plans_download_gives_the_folder_of_ml_100k(
     assert (tmp_path / "links.csv").is_file()
 
 
-def test_a_base_folder_that_is_not_there_is_told(
+def test_a_base_folder_that_does_not_exist_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOVIELENS_BASE_URL", "~nobody-of-that-name/movielens")

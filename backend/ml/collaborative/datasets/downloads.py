@@ -1,4 +1,4 @@
-"""Download one file over http(s): time-outs, retries, resume, no trust that is not earned."""
+"""Download one file over http(s), with time limits, retries, resuming and verified senders."""
 
 from __future__ import annotations
 
@@ -26,41 +26,43 @@ logger = logging.getLogger(__name__)
 WAITS = (1.0, 2.0, 4.0)
 """Seconds before the second try, the third, and so on."""
 TIMEOUT = 20.0
-"""Seconds without a byte after which a try is given up."""
+"""Seconds without a byte after which an attempt fails."""
 CERTIFICATE_HAS_EXPIRED = 10
 """OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class LapsedCertificateError(SourceError):
-    """The server's certificate is a good one that has expired."""
+    """The server's certificate is valid but for its date: it has expired."""
 
 
-class _BrokenOffError(Exception):
-    """A try that came to nothing, but the next one may not."""
+class _TryAgainError(Exception):
+    """An attempt failed, and the next one may succeed."""
 
 
 def download(url: str, target: Path, max_bytes: int, *, allow_lapsed: bool) -> bool:
-    """Download `url` into `target`, a temporary file that is overwritten.
+    """Download `url` to `target`, a temporary file that is overwritten.
 
     Args:
-        url: an http or https URL; a user and password in it go to its own host only.
-        target: on failure it may hold a part.
-        max_bytes: bound on the size.
-        allow_lapsed: go on without certificate verification where the certificate has expired,
-            because the caller knows the hash of what it wants.
+        url: an http or https URL; a user and password in it are sent to its own host only.
+        target: after a failure it may hold a part.
+        max_bytes: upper bound on the size.
+        allow_lapsed: go on without verifying the certificate if it has expired, because the caller
+            knows the hash of the content.
 
     Returns:
         Whether the sender is authentic, see `is_authentic`.
 
     Raises:
-        SourceError: nothing usable came; the text says why.
+        SourceError: the download failed; the text says why.
     """
     verifying = ssl.create_default_context()
     try:
         way = _download_with_retries(url, target, max_bytes, verifying)
     except LapsedCertificateError:
-        if not allow_lapsed or "@" in urlsplit(url).netloc:  # a password goes to nobody unverified
+        if (
+            not allow_lapsed or "@" in urlsplit(url).netloc
+        ):  # a password is sent to verified hosts only
             raise
         logger.warning(
             "the certificate of %s has expired: fetching without verification, "
@@ -76,19 +78,19 @@ def download(url: str, target: Path, max_bytes: int, *, allow_lapsed: bool) -> b
 
 
 def is_authentic(way: Iterable[str]) -> bool:
-    """Whether all URLs on the way to a file, redirects included, are verified https or local."""
+    """Return whether all URLs of a download, redirects included, are verified https or local."""
     hops = [urlsplit(url) for url in way]
     return all(hop.scheme == "https" or hop.hostname in LOOPBACK for hop in hops)
 
 
 def without_password(url: str) -> str:
-    """`url` as it may be printed: without user, password and query."""
+    """Return `url` as it may be printed: without user, password and query."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and notes where to."""
+    """Follows redirects and records their URLs."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
@@ -109,9 +111,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def _download_with_retries(
     url: str, target: Path, max_bytes: int, tls: ssl.SSLContext
 ) -> list[str]:
-    """Try until the file is whole; return `url` and all redirects that any part came through.
+    """Try until the file is complete; return `url` and all redirects that any part came through.
 
-    A try that broke off is resumed where the server can, else begun again.
+    After an interruption the download resumes if the server supports that, else it starts over.
     """
     redirects = _Redirects()
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=tls), redirects)
@@ -123,7 +125,7 @@ def _download_with_retries(
                     validator = response.headers.get("ETag") or response.headers["Last-Modified"]
                     _receive(response, file, max_bytes)
                     return [url, *redirects.urls]
-            except _BrokenOffError as error:
+            except _TryAgainError as error:
                 reason = str(error)
             if wait is not None:
                 logger.debug("%s: %s; trying again in %.0f s", without_password(url), reason, wait)
@@ -134,7 +136,7 @@ def _download_with_retries(
 def _open(
     opener: urllib.request.OpenerDirector, url: str, offset: int, validator: str | None
 ) -> http.client.HTTPResponse:
-    """Ask for `url`, from byte `offset` on if the file is still the one `validator` names."""
+    """Request `url`, from byte `offset` on if `validator` says that the file is the same."""
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(  # noqa: S310  archives.py lets only http(s) through
@@ -152,7 +154,7 @@ def _open(
         error.close()
         reason = str(error.reason).partition("\n")[0]
         passing = error.code in (408, 429) or error.code >= 500
-        raise (_BrokenOffError if passing else SourceError)(f"HTTP {error.code} {reason}") from None
+        raise (_TryAgainError if passing else SourceError)(f"HTTP {error.code} {reason}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a bad redirect
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -160,12 +162,12 @@ def _open(
             raise (LapsedCertificateError if lapsed else SourceError)(
                 f"certificate refused: {cause.verify_message}"
             ) from None
-        raise _BrokenOffError(_in_words(cause)) from None
+        raise _TryAgainError(_in_words(cause)) from None
     return response
 
 
 def _receive(response: http.client.HTTPResponse, file: BinaryIO, max_bytes: int) -> None:
-    """Append what comes to `file`, or start it anew where the server does."""
+    """Append the response to `file`; start over if the server sends the file from its start."""
     if response.status != 206 or not response.headers.get("Content-Range", "").startswith(
         f"bytes {file.tell()}-"
     ):
@@ -174,25 +176,25 @@ def _receive(response: http.client.HTTPResponse, file: BinaryIO, max_bytes: int)
     length = response.headers.get("Content-Length", "")
     total = file.tell() + int(length) if length.isdecimal() else None
     if total and total > max_bytes:
-        raise SourceError(f"{total:,} bytes announced, at most {max_bytes:,} expected")
+        raise SourceError(f"the server announced {total:,} bytes, expected at most {max_bytes:,}")
     name = urlsplit(response.url).path.rpartition("/")[2]
     with progress_bar(name, "B", total, initial=file.tell(), unit_divisor=1024) as bar:
         while chunk := _read(response):
             file.write(chunk)
             bar.update(len(chunk))
             if file.tell() > max_bytes:
-                raise SourceError(f"more than the {max_bytes:,} bytes expected at most")
+                raise SourceError(f"more than {max_bytes:,} bytes came, expected at most that many")
     if total is not None and file.tell() != total:
-        raise _BrokenOffError(f"connection ended after {file.tell():,} of {total:,} bytes")
+        raise _TryAgainError(f"connection ended after {file.tell():,} of {total:,} bytes")
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(_in_words(error)) from None
+        raise _TryAgainError(_in_words(error)) from None
 
 
 def _in_words(error: object) -> str:
-    """What went wrong, without the platform's error number."""
+    """Return what went wrong, without the platform's error number."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
