@@ -1,4 +1,4 @@
-"""The example service under load over HTTP while releases come and go; memory over many reloads.
+"""Load the example service over HTTP while releases change; measure memory over many reloads.
 
 Run it in `backend/`: python -m benchmarks.load [--seconds N] [--flips N] [--data-dir DIR]
 """
@@ -46,23 +46,23 @@ from ml.collaborative.serving.model import CollaborativeModel, load_collaborativ
 
 
 class Outcome(NamedTuple):
-    """How a service held under load."""
+    """What a service did under load."""
 
     load: Load
     published: int
     switches: int
     seen: set[str]
-    """Releases that alone have an answer that was given."""
+    """Releases that were recognised in answers."""
     mixed: list[str]
-    """Answers that are of no release, with their user."""
+    """Answers that fit no release, with their user."""
     memory: tuple[float, float]
     """MiB at the start and at the end."""
 
 
 def run_load(service: Service, publisher: Publisher, seconds: float, every: float = 1.0) -> Outcome:
-    """Load on a service that has its users' ratings, while the publisher goes on.
+    """Load a service that has its users' ratings, while releases are published.
 
-    Each of the two is a process of its own.
+    Load and publisher are processes of their own.
 
     Args:
         service: the service.
@@ -106,12 +106,12 @@ def put_ratings(service: Service, users: Users) -> None:
 
 
 class Flips(NamedTuple):
-    """How a model held over many reloads."""
+    """What a model did over many reloads."""
 
     reloads: int
     predictions: int
     wrong: int
-    """Predictions that are not those of one of the releases, wholly."""
+    """Predictions that do not fit one release entirely."""
     memory: dict[int, float]
     """MiB by reloads done."""
 
@@ -153,7 +153,7 @@ def flip(
 def _ask(
     model: CollaborativeModel, films: NDArray[Any], rated: Mapping[int, float]
 ) -> list[NDArray[Any]]:
-    """Predictions for a user of the training and for one folded in, and a ranking."""
+    """Return predictions for a trained and a folded-in user, and a ranking."""
     folded = model.fold_in(rated)
     return [
         model.predict(next(iter(model._snapshot.users)), films),
@@ -166,7 +166,7 @@ def _ask(
 
 
 def describe_load(outcome: Outcome) -> list[str]:
-    """The lines of a Markdown table."""
+    """Return the lines of a Markdown table."""
     load, (start, end) = outcome.load, outcome.memory
     requests = sum(map(len, load.times.values()))
     rows = []
@@ -189,7 +189,7 @@ def describe_load(outcome: Outcome) -> list[str]:
 
 
 def load_real(table: pd.DataFrame, seconds: float) -> Outcome:
-    """Load on a service with models of a ratings table."""
+    """Load a service with models of a ratings table."""
     bases = [train_svd_model(table, seed=seed) for seed in (0, 1)]
     users = make_users(bases[0][1].raw_items())
     with tempfile.TemporaryDirectory() as name:
@@ -204,7 +204,7 @@ def load_real(table: pd.DataFrame, seconds: float) -> Outcome:
 
 
 def flip_real(table: pd.DataFrame, flips: int) -> Flips:
-    """Many reloads of two models of a ratings table, in a process of its own."""
+    """Reload two models of a ratings table many times, in its own process."""
     with tempfile.TemporaryDirectory() as name:
         models = Path(name)
         first, second = (
@@ -216,7 +216,7 @@ def flip_real(table: pd.DataFrame, flips: int) -> Flips:
 
 
 def main() -> int:
-    """Print Markdown tables; 1 where an answer failed or was mixed."""
+    """Print Markdown tables; return 1 if an answer failed or was mixed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=movielens.DEFAULT_DATA_DIR)
     parser.add_argument("--seconds", type=float, default=30)

@@ -1,4 +1,4 @@
-"""What benchmarks.load drives: the example service, its clients, its publisher, right answers."""
+"""Run the example service, its clients and its publisher, and know the right answers."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ CONNECTIONS = 4
 MOST_REQUESTS = 1_000_000
 RELOAD_SECONDS = 0.1
 RATED = (0, 3, 10, 30)
-"""How many ratings the users have, in turn."""
+"""Numbers of ratings that the users have, in turn."""
 
 Users = Mapping[str, Mapping[int, float]]
-"""Stars by film by user."""
+"""Stars by user and film."""
 TOP, LONG = 10, 4_000
-"""Films asked for. The top of the catalog has no film that a model knows; so far down, many are."""
+"""Films asked for: the top has no film that a model knows, the long list has many."""
 
 
 class Ranking(NamedTuple):
-    """What a user gets, best first."""
+    """A user's films and scores, best first."""
 
     films: NDArray[np.int64]
     scores: NDArray[np.float64]
 
 
 class Service:
-    """The example service in a process of its own."""
+    """The example service in its own process."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self.log = process, log
         self.port = 0
 
     def get(self, path: str, method: str = "GET") -> tuple[int, Any]:
-        """Status and content of one answer, over a connection of its own."""
+        """Return status and content of one answer, over its own connection."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request(method, path)
@@ -63,41 +63,41 @@ class Service:
             connection.close()
 
     def rate(self, user: str, movie_id: int, stars: float) -> int:
-        """Put a rating; the status of the answer."""
+        """Put a rating; return the status of the answer."""
         return self.get(f"/users/{user}/ratings/{movie_id}?stars={stars}", "PUT")[0]
 
     def recommend(self, user: str, n: int = 10) -> Ranking:
-        """A user's films and scores."""
+        """Return a user's films and scores."""
         status, found = self.get(f"/users/{user}/recommendations?n={n}")
         if status != 200:
             raise RuntimeError(f"{status}: {found}")
         return as_ranking(found)
 
     def release(self) -> str | None:
-        """Build id of the release that it serves."""
+        """Return the build id of the release that it serves."""
         found: str | None = self.get("/health")[1]["release"]
         return found
 
     def wait_for(self, build_id: str) -> None:
-        """Return once it serves this release."""
+        """Wait until it serves this release."""
         wait_until(lambda: self.release() == build_id, f"release {build_id} to be served")
 
     def memory(self) -> float:
-        """MiB of it in memory."""
+        """Return its resident memory in MiB."""
         return memory(self.process.pid)
 
 
 def memory(process: int | str = "self") -> float:
-    """MiB of a process in memory."""
+    """Return a process's resident memory in MiB."""
     status = Path(f"/proc/{process}/status").read_text("ascii")
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 def wait_until(done: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Ask `done` again and again until it says so.
+    """Call `done` until it returns true.
 
     Raises:
-        TimeoutError: it does not in time.
+        TimeoutError: it does not within `seconds`.
     """
     deadline = time.monotonic() + seconds
     while not done():
@@ -108,12 +108,12 @@ def wait_until(done: Callable[[], bool], what: str, seconds: float = 30) -> None
 
 @contextmanager
 def serve(models: Path, log: Path, python: str | Path = sys.executable) -> Iterator[Service]:
-    """The example service on a free port of this machine alone, until the block ends.
+    """Run the example service on a free port of 127.0.0.1 until the block ends.
 
     Args:
         models: its models folder.
         log: where its log goes.
-        python: the interpreter of the environment that it runs in.
+        python: the interpreter it runs in.
     """
     command = "-m uvicorn examples.fusion_service:app --host 127.0.0.1 --port 0 --no-access-log"
     env = {"MODELS_DIR": str(models), "RELOAD_SECONDS": str(RELOAD_SECONDS)}
@@ -149,14 +149,14 @@ def _is_up(service: Service) -> bool:
 
 
 def weight_of(rated: int) -> float:
-    """What the collaborative score counts for a user with so many ratings."""
+    """Return the weight of the collaborative score for a user with so many ratings."""
     if rated >= 20:
         return 0.7
     return 0.3 * rated / 20 if rated >= 5 else 0.0
 
 
 def expect(model: CollaborativeModel | None, rated: Mapping[int, float], n: int = TOP) -> Ranking:
-    """The answer that a user with these ratings is to get, from one release, or from none."""
+    """Return the right answer for a user with these ratings, from one release or from none."""
     scores, weight = content_scores.copy(), weight_of(len(rated))
     if model is not None and weight:
         known = model.knows_movies(catalog)
@@ -168,20 +168,20 @@ def expect(model: CollaborativeModel | None, rated: Mapping[int, float], n: int 
 
 
 def as_ranking(answer: Sequence[Mapping[str, float]]) -> Ranking:
-    """Of the content of an answer."""
+    """Return the ranking in the content of an answer."""
     films = [film["movie_id"] for film in answer]
     return Ranking(np.array(films), np.array([film["score"] for film in answer]))
 
 
 def same(found: Ranking, expected: Ranking) -> bool:
-    """Whether the films are the same, in this order, with scores that differ by 1e-9 at most."""
+    """Return whether films and order are the same, and scores differ by at most 1e-9."""
     return np.array_equal(found.films, expected.films) and bool(
         (np.abs(found.scores - expected.scores) <= 1e-9).all()
     )
 
 
 def make_users(movie_ids: Sequence[int], each: int = 5) -> dict[str, dict[int, float]]:
-    """Users with 0, 3, 10 and 30 ratings, a tenth of them of films that no model knows."""
+    """Return users with 0, 3, 10 and 30 ratings, a tenth of them of films no model knows."""
     rng = np.random.default_rng(0)
     films = np.union1d(movie_ids, rng.choice(catalog, len(movie_ids) // 9, replace=False))
     return {
@@ -199,24 +199,24 @@ def make_users(movie_ids: Sequence[int], each: int = 5) -> dict[str, dict[int, f
 
 @dataclass
 class Publisher:
-    """Publishes releases, each of them another model, and knows what users get from each."""
+    """A publisher of ever different models, which knows what users get from each."""
 
     models: Path
     users: Users
     bases: Sequence[tuple[SVD, Trainset]]
     expected: dict[str, dict[str, Ranking]] = field(default_factory=dict)
-    """What each user is to get, by release."""
+    """The right answer for each user, by release."""
     switches: int = 0
 
     def publish(self) -> str:
-        """Publish the next model: one of the bases in turn, its films' factors moved a little."""
+        """Publish the next model: one of the bases in turn, with slightly changed film factors."""
         number = len(self.expected)
         svd, trainset = self.bases[number % len(self.bases)]
         svd, rng = copy.copy(svd), np.random.default_rng(number)
         svd.bi = svd.bi + rng.normal(0, 0.1, svd.bi.shape)
         svd.qi = svd.qi + rng.normal(0, 0.05, svd.qi.shape)
         folder = ReleaseStore(self.models).publish(svd, trainset)
-        # Later ones may push it out, so what it says is asked at once.
+        # A later publish may delete it, so its answers are computed at once.
         alone = load_collaborative(folder)
         self.expected[folder.name] = {
             user: expect(alone, rated, LONG) for user, rated in self.users.items()
@@ -224,7 +224,7 @@ class Publisher:
         return folder.name
 
     def go_on(self, seconds: float, every: float) -> Publisher:
-        """Publish, publish, roll back, and so on, for so long; itself, as a process returns it."""
+        """Publish twice, roll back, and so on, for so long; return itself, for a process pool."""
         end = time.monotonic() + seconds
         while time.monotonic() + every < end:
             time.sleep(every)
@@ -244,10 +244,10 @@ class Load(NamedTuple):
 
     seconds: float
     times: dict[int, list[float]]
-    """Of every request, in ms, by the films asked for."""
+    """Times of all requests in ms, by the number of films asked for."""
     failures: list[str]
     answers: set[tuple[str, int, bytes]]
-    """Which user got which answer when asking for how many films."""
+    """User, number of films asked for, answer."""
 
 
 def drive(port: int, users: Sequence[str], seconds: float) -> Load:

@@ -1,4 +1,4 @@
-"""Time the steps of one build on a dumped ratings table, in a process of its own.
+"""Time the steps of one build on a dumped ratings table, in its own process.
 
 Run by benchmarks.bench: python -m benchmarks.steps draw TABLE RATINGS, to make the table, then
 python -m benchmarks.steps ours|bayesian|plain TABLE, which prints JSON.
@@ -27,7 +27,7 @@ def draw(path: Path, ratings: int) -> None:
 
 
 def main(engine: str, path: Path) -> dict[str, float]:
-    """Seconds of each step, and the peak memory of the process in MiB, table and imports too."""
+    """Return the seconds of each step, and the peak MiB of the process, all included."""
     table = joblib.load(path)
     with tempfile.TemporaryDirectory() as folder:
         if engine == "plain":
@@ -38,7 +38,7 @@ def main(engine: str, path: Path) -> dict[str, float]:
 
 
 def peak_mib() -> float:
-    """Highest resident memory of this process; ru_maxrss counts its parent's too, before exec."""
+    """Return the peak resident memory; ru_maxrss would count the parent's too, before exec."""
     status = Path("/proc/self/status")
     if status.exists():
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
@@ -50,7 +50,7 @@ def peak_mib() -> float:
 
 
 def ours(table: Any, folder: Path, algorithm: str) -> dict[str, float]:
-    """This project's steps; its loop is compiled before the clock starts."""
+    """Time this project's steps; its loop is compiled before the clock starts."""
     from ml.collaborative.algorithms.training import ALGORITHMS, make_training
     from ml.collaborative.release import ReleaseStore
     from ml.collaborative.trainset import make_trainset
@@ -70,7 +70,7 @@ def ours(table: Any, folder: Path, algorithm: str) -> dict[str, float]:
 
 
 def plain(table: Any, folder: Path) -> dict[str, float]:
-    """The same with plain Surprise."""
+    """Time the same steps in plain Surprise."""
     from surprise import SVD, Dataset, Reader
 
     clock = Clock()
@@ -89,7 +89,7 @@ def plain(table: Any, folder: Path) -> dict[str, float]:
 
 
 def load(folder: Path) -> None:
-    """What the fusion service does at startup."""
+    """Load both files, as the fusion service does at startup."""
     for name in ("svd_model.pkl", "cf_trainset.pkl"):
         joblib.load(folder / name)
 
