@@ -122,27 +122,12 @@ def test_the_summary_tells_how_much_of_the_catalog_is_covered(run: Run, tmp_path
 def test_the_summary_is_on_stdout_and_the_log_on_stderr_without_bars(
     run: Run, tmp_path: Path
 ) -> None:
-    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "2")
+    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
     assert "INFO" not in done.stdout
     assert "\r" not in done.stderr
     assert "INFO: training on 26,765 ratings, scale 1 to 5" in done.stderr
     quiet = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--quiet")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
-
-
-def test_quiet_prints_what_was_asked_for_and_no_more(run: Run, tmp_path: Path) -> None:
-    args = BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--factors", "5"
-    asked = "--cv", "2", "--evaluate", "--tune", "2"
-    full, quiet = run(*args, *asked), run(*args, *asked, "--quiet")
-    assert (quiet.returncode, quiet.stderr) == (0, "")
-    lines = full.stdout.splitlines()
-    summary = next(n for n, line in enumerate(lines) if line.startswith("Ratings "))
-    errors = next(n for n, line in enumerate(lines) if line.startswith("Errors "))
-    assert quiet.stdout.splitlines() == [*lines[:summary], *lines[errors : errors + 3]]
-    assert lines[1].startswith("Tuning ")
-    assert quiet.stdout.count("NDCG@10") == 3
-    alone = run(*args, "--cv", "2", "--quiet").stdout.splitlines()
-    assert [line[:14].strip() for line in alone] == ["", "Errors    RMSE", "RMSE", "RMSE"]
 
 
 def test_parameters_reach_the_model(run: Run, tmp_path: Path) -> None:
@@ -157,7 +142,7 @@ def test_parameters_reach_the_model(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        ["--dataset", "ml-1m"], ["--cv", "1"], ["--factors", "0"], ["--epochs", "x"],
+        ["--dataset", "ml-1m"], ["--keep", "0"], ["--factors", "0"], ["--epochs", "x"],
         ["--lr", "0"], ["--reg", "nan"], ["--seed", "-1"], ["--seed", "4294967296"],
         ["--quiet", "--verbose"], ["--force"], ["--lr", "x"], ["--models-dir", ""],
         ["--data-dir", __file__],
@@ -170,12 +155,6 @@ def test_wrong_usage_exits_2(wrong: list[str], capsys: pytest.CaptureFixture[str
     said, see = capsys.readouterr().err.splitlines()
     assert said.startswith("error: ")
     assert see == "see python -m ml.build_collaborative --help"
-
-
-def test_more_folds_than_ratings_are_wrong_usage(run: Run, tmp_path: Path) -> None:
-    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "30000")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: --cv 30000 asks for more folds than")
 
 
 def test_an_env_file_that_is_not_utf_8_exits_3(script_env: dict[str, str], tmp_path: Path) -> None:
@@ -287,9 +266,9 @@ def test_a_sample_never_replaces_a_real_model_unless_told(run: Run, tmp_path: Pa
     before = contents(tmp_path)
     done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
     assert done.returncode == 2
-    assert "--replace-real-model" in done.stderr.splitlines()[-1]
+    assert "--force-publish" in done.stderr.splitlines()[-1]
     assert contents(tmp_path) == before
-    build_sample(run, tmp_path, "--replace-real-model")
+    build_sample(run, tmp_path, "--force-publish")
     build_sample(run, tmp_path)  # a sample may replace a sample
     assert counts_of(read_manifest(ReleaseStore(tmp_path).live_folder())) == Counts(
         26_765, 600, 124, 0, 0, True
@@ -314,7 +293,10 @@ def test_a_published_model_that_cannot_be_read_is_not_replaced_by_a_sample(
     args = BUILD, "--dataset", "sample", "--models-dir", tmp_path
     done = run(*args)
     assert done.returncode == 3
-    assert "What is published is unknown: go back with --rollback" in done.stderr.splitlines()[-1]
+    assert (
+        "What is published is unknown: roll back to another release with"
+        in done.stderr.splitlines()[-1]
+    )
     assert run(*args, "--force-publish").returncode == 0
 
 
@@ -326,7 +308,7 @@ def test_a_damaged_model_is_replaced_by_the_next_good_one(run: Run, tmp_path: Pa
         done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path)
         assert done.returncode == 0, done.stderr
         assert load_models(tmp_path)[1].n_ratings == 26_765
-    assert "errors are not compared with what was published" in done.stderr
+    assert "errors are not compared with the published model's" in done.stderr
 
 
 @pytest.mark.parametrize("module", ["ml.build_collaborative", "ml.download_movielens"])
@@ -345,74 +327,7 @@ def test_importing_is_light_and_changes_nothing(module: str, script_env: dict[st
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_cross_validation_table_ranks_a_real_taste_above_the_baselines(
-    run: Run, tmp_path: Path
-) -> None:
-    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--cv", "3")
-    svd, biases, mean = (float(x) for x in re.findall(r"RMSE (\d\.\d+), MAE", done.stdout))
-    assert svd < 0.9 < 1.05 < biases < mean
-
-
-def test_evaluation_prints_a_table_for_each_way_to_hold_out(run: Run, tmp_path: Path) -> None:
-    done = run(
-        BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--evaluate",
-        "--algorithm", "bayesian", "--factors", "10",
-    )  # fmt: skip
-    assert (done.returncode, done.stdout.count("NDCG@10")) == (0, 3)
-    tables = done.stdout.split("\n\n")[:3]
-    assert [table.strip().split("  ")[0] for table in tables] == [
-        "5 random folds", "new users", "new users, 10 ratings known",
-    ]  # fmt: skip
-    titles = [table.strip().splitlines()[0] for table in tables]
-    assert len({(title.index("RMSE"), title.index("popularity")) for title in titles}) == 1
-    for table in tables:
-        names = [line.split("  ")[0] for line in table.strip().splitlines()[1:]]
-        assert names == ["Bayesian", "SVD", "user and item biases", "global mean", "most rated"]
-    assert joblib.load(tmp_path / "svd_model.pkl").pu.shape[1] == 10
-
-
-def test_the_plans_svd_is_evaluated_once_and_others_beside_it(run: Run, tmp_path: Path) -> None:
-    args = BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--evaluate"
-    assert run(*args).stdout.count("\nSVD ") == 3
-    other = run(*args, "--epochs", "3", "--force-publish").stdout
-    assert (other.count("\nSVD "), other.count("\nSVD as asked for ")) == (6, 3)
-
-
-def test_tuning_trains_with_the_best_and_says_its_flags(run: Run, tmp_path: Path) -> None:
-    done = run(
-        BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--tune", "3", "--factors", "7",
-        "--epochs", "1",
-    )  # fmt: skip
-    assert done.returncode == 0
-    first, *tried = done.stdout.strip().splitlines()[:4]
-    assert first == "Tuning    best of 3 sets, mean RMSE over 3 folds; rankings not looked at"
-    assert tried[-1].endswith("--factors 7 --epochs 1 --lr 0.005 --reg 0.02  (as asked for)")
-    best = tried[0].split("--factors ")[1].split()[0]
-    assert joblib.load(tmp_path / "svd_model.pkl").n_factors == int(best)
-
-
-def test_tuning_cut_short_by_time_says_so(run: Run, tmp_path: Path) -> None:
-    done = run(
-        BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--tune", "5000", "--factors", "7",
-        "--epochs", "1", "--tune-minutes", "0.001", "--force-publish",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert re.match(
-        r"Tuning    best of \d+ of 5,000 sets \(the time was over: 0.001 min\), mean RMSE",
-        done.stdout.strip(),
-    )
-
-
-def test_a_time_for_tuning_without_tuning_is_wrong_usage(run: Run, tmp_path: Path) -> None:
-    done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--tune-minutes", "5")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "error: --tune-minutes without --tune: say --tune N, how many sets to try\n"
-    )
-    assert contents(tmp_path) == {}
-
-
-@pytest.mark.parametrize("flag", [("--epochs", "3"), ("--lr", "0.1"), ("--tune", "2")])
+@pytest.mark.parametrize("flag", [("--epochs", "3"), ("--lr", "0.1")])
 def test_flags_of_the_svd_are_refused_with_another_algorithm(
     run: Run, tmp_path: Path, flag: tuple[str, str]
 ) -> None:

@@ -96,8 +96,8 @@ def test_a_dump_that_needs_a_missing_package_says_which(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("catalog", "said"),
     [
-        ("", "argument --catalog: '' is no path: name a joblib dump, or say all"),
-        (" ", "argument --catalog: ' ' is no path: name a joblib dump, or say all"),
+        ("", "argument --catalog: '' is not a path: name a joblib dump, or all"),
+        (" ", "argument --catalog: ' ' is not a path: name a joblib dump, or all"),
         ("ALL", "argument --catalog: there is no file 'ALL'; for every film say all"),
     ],
 )

@@ -37,4 +37,4 @@ def test_a_script_run_by_its_path_says_how_to_run_it(script: str) -> None:
     path = BACKEND / (script.replace(".", "/") + ".py")
     done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: run by path: use python -m {script} in backend/\n"
+    assert done.stderr == f"error: run it as a module: python -m {script}\n"

@@ -46,10 +46,9 @@ def wait_for(process: subprocess.Popen[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("args", "step"),
     [
-        ((*SLOW, "--cv", "50"), "cross-validation in"),
         (SLOW, "training on"),
     ],
-    ids=["cross-validation", "training"],
+    ids=["training"],
 )
 def test_ctrl_c_ends_with_one_clear_line_and_keeps_the_model(
     start: Start, models: Path, args: tuple[str, ...], step: str

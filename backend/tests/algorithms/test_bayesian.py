@@ -188,7 +188,7 @@ def test_few_ratings_train_too() -> None:
 
 
 def test_what_is_asked_for_wrongly_is_refused() -> None:
-    with pytest.raises(UsageError, match="'nmf' is none of svd, bayesian"):
+    with pytest.raises(UsageError, match="found algorithm 'nmf', expected one of svd, bayesian"):
         train_svd_model(sample_ratings(), algorithm="nmf")
     trainset = make_trainset(sample_ratings().head(50))
     trainset._item_codes[3] = 10**6

@@ -55,7 +55,7 @@ def test_ids_are_in_the_models_alone_and_gone_with_their_user(
     build: Run, supabase_server: SupabaseServer, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
-    done = build("--report", "--cv", "2")
+    done = build("--report")
     assert done.returncode == 0, done.stderr
     assert "196 from the app" not in done.stdout
     assert "200 from the app" in done.stdout

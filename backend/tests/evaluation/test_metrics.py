@@ -51,7 +51,7 @@ def test_measures_agree_with_libraries_on_random_lists() -> None:
     scores = rng.normal(size=(users, films))
     relevant = rng.random((users, films)) < 0.1
     relevant[:, 0] = True
-    top = top_films(scores, np.zeros_like(relevant))
+    top = top_films(scores, np.zeros_like(relevant), metrics.TOP)
     hits = np.take_along_axis(relevant, top, axis=1)
     liked = relevant.sum(axis=1)
     evaluator = pytrec_eval.RelevanceEvaluator(
@@ -80,7 +80,7 @@ def test_the_best_films_are_those_of_a_full_stable_sort() -> None:
     for films in (3, 10, 11, 200):
         scores = rng.integers(0, 6, (50, films)).astype(float)  # many ties
         seen = rng.random((50, films)) < 0.4
-        found = top_films(scores, seen)
+        found = top_films(scores, seen, metrics.TOP)
         for row in range(50):
             order = sorted(np.flatnonzero(~seen[row]), key=lambda i: (-scores[row, i], i))[:10]
             assert found[row].tolist() == order + [-1] * (10 - len(order))

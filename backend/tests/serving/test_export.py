@@ -29,7 +29,8 @@ def test_the_file_has_what_is_recommended_to_each_user(
     run: Run, models: Path, tmp_path: Path
 ) -> None:
     done = run(
-        "ml.collaborative.serving.export",
+        "ml.collaborative",
+        "export",
         tmp_path / "top.parquet",
         "--models-dir",
         models,
@@ -74,17 +75,16 @@ def test_small_blocks_say_the_same_and_a_user_who_rated_all_gets_nothing(
 
 
 def test_no_release_and_no_folder_end_with_one_line(run: Run, models: Path, tmp_path: Path) -> None:
-    missing = run(
-        "ml.collaborative.serving.export", tmp_path / "top.parquet", "--models-dir", tmp_path
-    )
+    missing = run("ml.collaborative", "export", tmp_path / "top.parquet", "--models-dir", tmp_path)
     assert (missing.returncode, missing.stdout) == (3, "")
     assert missing.stderr.startswith(f"error: no release in {tmp_path}: make one with")
     nowhere = run(
-        "ml.collaborative.serving.export", tmp_path / "no" / "top.parquet", "--models-dir", models
+        "ml.collaborative", "export", tmp_path / "no" / "top.parquet", "--models-dir", models
     )
     assert (nowhere.returncode, nowhere.stdout) == (2, "")
     assert (
-        nowhere.stderr == f"error: {tmp_path / 'no'} is no folder: make it, or name another file\n"
+        nowhere.stderr
+        == f"error: {tmp_path / 'no'} is not a folder: make it, or name another file\n"
     )
 
 
@@ -94,7 +94,8 @@ def test_two_at_once_into_one_file_leave_one_of_the_two(
     for _ in range(3):
         both = [
             start(
-                "ml.collaborative.serving.export",
+                "ml.collaborative",
+                "export",
                 tmp_path / "top.parquet",
                 "--models-dir",
                 models,

@@ -119,7 +119,8 @@ def test_a_build_of_a_database_that_was_killed_resumes_and_serves_films_alone(
     listed = run(BUILD, "--list", "--models-dir", tmp_path / "models")
     assert "als, item-only" in listed.stdout
     top = run(
-        "ml.collaborative.serving.export",
+        "ml.collaborative",
+        "export",
         tmp_path / "top.parquet",
         "--models-dir",
         tmp_path / "models",
