@@ -1,0 +1,131 @@
+"""`python -m ml.collaborative`: what a person asks for beside builds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import interrupt
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+TOOL = "ml.collaborative"
+
+
+@pytest.fixture(scope="module")
+def models(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with a build of the sample."""
+    folder = tmp_path_factory.mktemp("models")
+    done = run("ml.build_collaborative", "--dataset", "sample", "--models-dir", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def ask(run: Run, *args: str | Path) -> list[str]:
+    done = run(TOOL, *args)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_a_users_list_has_titles_and_what_the_user_liked(run: Run, models: Path) -> None:
+    name, liked, *films = ask(run, "recommend", "ml_sample_155", "-n", "5", "--models-dir", models)
+    assert name == "ml_sample_155"
+    assert liked.startswith("  liked  The Wizard of Oz (1939), It's a Wonderful Life (1946), ")
+    assert len(films) == 5
+    assert re.fullmatch(r"  1 +Toy Story \(1995\) +\d\.\d", films[0])
+
+
+def test_a_new_users_list_is_of_the_stars_that_are_named(run: Run, models: Path) -> None:
+    stars = "--stars", "862=5", "12=4.5", "603=0.5"
+    name, liked, *films = ask(run, "recommend", *stars, "-n", "3", "--models-dir", models)
+    assert name == "a new user"
+    assert liked == "  liked  Toy Story (1995), Finding Nemo (2003), The Matrix (1999)"
+    assert len(films) == 3
+    assert not any("Toy Story (1995)" in film for film in films)
+
+
+def test_an_unknown_user_gets_anyones_list_and_a_warning(run: Run, models: Path) -> None:
+    done = run(TOOL, "recommend", "nobody", "-n", "2", "--models-dir", models)
+    assert done.returncode == 0
+    assert done.stderr == "WARNING: the release does not know this user: this is anyone's list\n"
+    assert len(done.stdout.splitlines()) == 3
+
+
+def test_similar_films_have_titles(run: Run, models: Path) -> None:
+    films = ask(run, "similar", "862", "-n", "3", "--models-dir", models)
+    assert len(films) == 3
+    assert all(re.fullmatch(r"\d +.+ \(\d{4}\)  -?[01]\.\d\d", film) for film in films)
+    done = run(TOOL, "similar", "999999", "--models-dir", models)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        "error: the release does not know film 999999: it has no ratings of it\n"
+    )
+
+
+def test_evaluate_has_a_table_for_each_way_to_hold_out(run: Run) -> None:
+    done = run(TOOL, "evaluate", "--dataset", "sample", "--epochs", "3", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    tables = done.stdout.strip().split("\n\n")
+    assert [table.split("  ")[0] for table in tables] == [
+        "5 random folds", "new users", "new users, 10 ratings known",
+    ]  # fmt: skip
+    titles = [table.splitlines()[0] for table in tables]
+    assert len({(title.index("RMSE"), title.index("popularity")) for title in titles}) == 1
+    for table in tables:
+        rows = {line[:20].strip(): line.split() for line in table.splitlines()[1:]}
+        assert list(rows) == [
+            "SVD as asked for", "SVD", "user and item biases", "global mean", "most rated",
+        ]  # fmt: skip
+    svd, biases, mean = (
+        float(re.search(rf"^{name} +(\d\.\d+)", tables[0], re.MULTILINE)[1])  # type: ignore[index]
+        for name in ("SVD", "user and item biases", "global mean")
+    )
+    assert svd < 0.9 < 1.05 < biases < mean  # of a real taste
+
+
+def test_tune_prints_the_best_sets_as_flags(run: Run) -> None:
+    args = "--dataset", "sample", "--factors", "7", "--epochs", "1", "--quiet"
+    done = run(TOOL, "tune", "--sets", "3", *args)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *tried = done.stdout.splitlines()
+    assert first == "Best of 3 sets, by mean RMSE over 3 folds; lists are not looked at"
+    assert tried[-1].endswith("--factors 7 --epochs 1 --lr 0.005 --reg 0.02  (as asked for)")
+    short = run(TOOL, "tune", "--sets", "5000", "--minutes", "0.001", *args)
+    assert re.match(r"Best of \d+ of 5,000 sets \(stopped after 0\.001 minutes\), by", short.stdout)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["recommend"], "name a user, or a new user's ratings by --stars"),
+        (["recommend", "ml_1", "--stars", "1=2"], "not both"),
+        (["recommend", "--stars", "1:2"], "'1:2' is not FILM=STARS, such as 862=4.5"),
+        (["recommend", "--stars", "862=7"], "film 862 has 7.0 stars, expected 0.5 to 5"),
+        (["tune", "--algorithm", "bayesian"], "tune is for --algorithm svd"),
+        (["rollback", "x"], "no release 'x'"),
+        (["no-such-command"], "invalid choice"),
+        ([], "arguments are required: COMMAND"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exits_2(
+    run: Run, models: Path, args: list[str], said: str
+) -> None:
+    where = ["--models-dir", str(models)] if args[:1] in (["recommend"], ["rollback"]) else []
+    done = run(TOOL, *args, *where)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_evaluating_is_one_line(
+    start: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = start(TOOL, "evaluate", "--dataset", "sample", "--epochs", "2000", "--verbose")
+    assert process.stderr is not None
+    process.stderr.readline()  # the work has begun
+    _, said = interrupt(process)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "error: interrupted; nothing is half-written"
