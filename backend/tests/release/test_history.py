@@ -14,13 +14,17 @@ import joblib
 import pytest
 from helpers import contents
 from postgrest_server import SupabaseServer
+from published import Model, age, ids_by_path, ids_loaded, new_id, tell
 from small_builds import BUILD, SAMPLE, SMALL, Run, build, edit_manifest, write_set
 
-from ml.build_collaborative import main, save_models, train_svd_model
+from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.ratings import make_ratings
 from ml.collaborative.release import ReleaseStore, load_models, read_manifest
 from ml.collaborative.release.history import History
+from ml.collaborative.serving import load_collaborative
+
+TOOL, NAME = "ml.collaborative", "python -m ml.collaborative"
 
 
 @pytest.fixture
@@ -31,10 +35,11 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ask(run: Run, models: Path) -> Run:
-    """Run the script on the models folder with these flags."""
+    """Run a build, or the tool where that is asked for, on the models folder."""
 
     def ask(*args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        return run(BUILD, "--models-dir", models, *args, **env)
+        module = TOOL if args[0] in ("releases", "rollback") else BUILD
+        return run(module, *args, "--models-dir", models, **env)
 
     return ask
 
@@ -52,7 +57,7 @@ def releases(models: Path) -> Callable[..., list[str]]:
 
 def go_back(ask: Run, *asked: str) -> str:
     """Roll back; the build id of what is live again."""
-    done = ask("--rollback", *asked)
+    done = ask("rollback", *asked)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()[1]
 
@@ -81,14 +86,14 @@ def state_of(models: Path) -> dict[str, tuple[int, bytes]]:
     return state
 
 
-# --list
+# releases
 
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_an_empty_folder_has_no_releases_to_list(ask: Run, models: Path, exists: bool) -> None:
     if exists:
         models.mkdir()
-    done = ask("--list")
+    done = ask("releases")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"no releases in {models}\n", "")
     assert models.exists() is exists
 
@@ -102,7 +107,7 @@ def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, mode
     alone = ReleaseStore(models).live_folder().name
     go_back(ask, good)
     (models / "releases" / bayesian / "manifest.json").write_text('{"schema_version"')
-    done = ask("--list", "--quiet")
+    done = ask("releases")
     assert (done.returncode, done.stderr) == (0, "")
     title, *rows, legend = done.stdout.splitlines()
     assert title.split() == (
@@ -120,7 +125,7 @@ def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, mode
         "svd,", "sample",
     ]  # fmt: skip
     assert rows[2].endswith("  svd, sample, forced")
-    assert rows[1].endswith("manifest.json is not JSON: it is cut or of another program")
+    assert rows[1].endswith("manifest.json is not JSON: cut, or from another program")
     assert rows[0].split()[3:] == (
         ["500", "0", "12", "120", "-", "unknown,", "sample,", "rolled", "back"]
     )
@@ -128,24 +133,12 @@ def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, mode
     assert [row[:end].split()[-1] for row in (rows[0], rows[3])] == ["-", f"{rmse:.4f}"]
 
 
-def test_list_and_rollback_together_are_wrong_usage(
-    models: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["--models-dir", str(models), "--list", "--rollback"])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == (
-        "error: argument --rollback: not allowed with argument --list\n"
-        "see python -m ml.build_collaborative --help\n"
-    )
-
-
-# --rollback
+# rollback
 
 
 def test_going_back_skips_what_was_gone_back_from_before(ask: Run, models: Path) -> None:
     first, second = build(models), build(models)
-    done = ask("--rollback")
+    done = ask("rollback")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"release {first} is live again, in place of {second}\n"
     assert_live(models, first, "rollback")
@@ -170,7 +163,7 @@ def test_one_can_go_back_to_any_release_and_forward_again(
     assert_live(models, third, "rollback")
     assert History(models).rolled_back() == set()
     before = state_of(models)
-    done = ask("--rollback", third)
+    done = ask("rollback", third)
     assert (done.returncode, done.stdout) == (
         0, f"release {third} is live already: nothing done\n"
     )  # fmt: skip
@@ -183,10 +176,10 @@ def test_a_release_that_is_not_there_is_wrong_usage(
 ) -> None:
     releases(2)
     before = state_of(models)
-    done = ask("--rollback", asked)
+    done = ask("rollback", asked)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: no release {asked!r} in {models}: --list shows those that are kept\n"
+        f"error: no release {asked!r} in {models}: {NAME} releases shows those kept\n"
     )
     assert state_of(models) == before
 
@@ -196,13 +189,13 @@ def test_with_nothing_older_there_is_no_way_back(
     ask: Run, models: Path, releases: Callable[..., list[str]], number: int
 ) -> None:
     releases(number)
-    done = ask("--rollback")
+    done = ask("rollback")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: {models} has no release to go back to that is older than the live one: "
-        "--list shows those that are kept\n"
+        f"error: {models} has no release to roll back to that is older than the live one: "
+        f"{NAME} releases shows those kept\n"
         if number
-        else f"error: {models} is no folder: there is nothing to go back to\n"
+        else f"error: {models} is not a folder: there is nothing to roll back to\n"
     )
     assert models.is_dir() == bool(number)
 
@@ -216,7 +209,7 @@ def test_a_damaged_release_does_not_become_live_again(
     path = models / "releases" / first / damaged
     path.write_bytes(path.read_bytes()[:-9])
     before = state_of(models)
-    done = ask("--rollback", *([first] if asked else []))
+    done = ask("rollback", *([first] if asked else []))
     assert (done.returncode, done.stdout) == (3, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {path} ")
@@ -229,11 +222,13 @@ def test_one_goes_back_from_a_live_release_that_is_damaged(
 ) -> None:
     first, second = releases(2)
     (models / "releases" / second / "manifest.json").unlink()
-    done = ask("--rollback")
+    done = ask("rollback")
     assert (done.returncode, done.stdout) == (
         0, f"release {first} is live again, in place of {second}\n",
     )  # fmt: skip
-    assert f"{second} is live, but not whole: choose another by --rollback ID" in done.stderr
+    assert (
+        f"{second} is live, but not complete: choose another with {NAME} rollback ID" in done.stderr
+    )
     assert_live(models, first, "rollback")
 
 
@@ -260,7 +255,7 @@ def test_the_log_only_grows_and_its_last_line_names_what_is_live(ask: Run, model
     grew("rollback")
     build(models, "--keep", "1", *SAMPLE)
     grew("force-publish")
-    assert ask("--rollback", second).returncode == 2
+    assert ask("rollback", second).returncode == 2
     assert ask("--dataset", "sample", "--lr", "1e-300").returncode == 5
     assert log.read_bytes() == written
     assert [line["build_id"] for line in History(models).lines()][:3] == [first, second, first]
@@ -277,7 +272,7 @@ def test_a_last_line_that_a_crash_cut_is_survived(
     before = log.read_bytes() + rest
     log.write_bytes(before)
     assert len(History(models).lines()) == 2
-    assert ask("--list").returncode == 0
+    assert ask("releases").returncode == 0
     assert go_back(ask) == first
     assert log.read_bytes().startswith(before + b"\n")
     assert [line["build_id"] for line in History(models).lines()] == [first, second, first]
@@ -292,7 +287,7 @@ def test_lines_of_another_kind_are_no_entries(
     strange = '{"time": 1, "build_id": 2, "action": "rollback"}\nnull\n\n\u2028[]\n'
     log.write_bytes(strange.encode() + b"\xff\xfe\n" + log.read_bytes())
     assert [line["build_id"] for line in History(models).lines()] == [first, second]
-    assert ask("--list").returncode == 0
+    assert ask("releases").returncode == 0
     assert go_back(ask) == first
 
 
@@ -350,7 +345,7 @@ def test_the_live_release_is_never_let_go_and_what_was_live_before_may_be(
     new = build(models, *SAMPLE, "--keep", "1")
     assert ReleaseStore(models).build_ids() == [new]
     assert_live(models, new, "force-publish")
-    assert ask("--rollback").returncode == 2
+    assert ask("rollback").returncode == 2
 
 
 def test_what_a_crash_left_of_a_release_goes_with_the_next_but_not_what_is_being_written(
@@ -386,7 +381,7 @@ def test_the_same_inputs_build_nothing_and_touch_nothing(ask: Run, models: Path)
 @pytest.mark.parametrize(
     "changed",
     [
-        ("--seed", "1"), ("--factors", "6"), ("--lr", "0.01"), ("--tune", "1"),
+        ("--seed", "1"), ("--factors", "6"), ("--lr", "0.01"),
         ("--catalog", "ids.pkl"), ("--algorithm", "bayesian"),
     ],
     ids=lambda changed: changed[0],
@@ -493,32 +488,22 @@ def test_a_release_that_was_gone_back_from_and_let_go_is_no_cause_for_a_warning(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_tuning_the_same_again_builds_nothing(ask: Run, models: Path) -> None:
-    args = "--dataset", "sample", "--factors", "5", "--epochs", "2", "--tune", "2"
-    build(models, *args)
-    built = read_manifest(ReleaseStore(models).live_folder())
-    assert built["parameters"] != built["tuning"]["from"]  # the best were others
-    before = state_of(models)
-    done = ask(*args, "--if-changed")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"Nothing changed since release {built['build_id']}: nothing built\n"
-    assert state_of(models) == before
-    assert ask(*args, "--tune-minutes", "9", "--if-changed").stdout.startswith("\nTuning ")
-
-
-def test_a_pointer_that_leads_nowhere_is_shown_and_mended(ask: Run, models: Path) -> None:
+def test_a_pointer_that_leads_nowhere_is_shown_and_repaired(ask: Run, models: Path) -> None:
     first, second = build(models), build(models)
     shutil.rmtree(models / "releases" / second)
-    done = ask("--list")
+    done = ask("releases")
     assert done.returncode == 0
     assert done.stdout.splitlines()[1] == f"* {second} is missing: choose another"
-    assert ask("--rollback", first).returncode == 0
+    assert ask("rollback", first).returncode == 0
     assert load_models(models)[0].build_id == first
-    (models / "live").unlink()
-    (models / "live").symlink_to("/elsewhere/" + first)
-    done = ask("--list")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "live names no release but '/elsewhere/" in done.stdout.splitlines()[1]
+    for text in (b"/elsewhere/" + first.encode(), b"\xff\xfe2\0", b""):
+        (models / "live").write_bytes(text)
+        done = ask("releases")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "live does not name a release but '" in done.stdout.splitlines()[1]
+        assert ask(*SAMPLE).returncode == 3
+    (models / "live").unlink()  # as it says; then manifest.json tells
+    assert ask("rollback", first).returncode == 0
 
 
 def test_going_back_stays_with_real_ratings(ask: Run, models: Path) -> None:
@@ -526,47 +511,179 @@ def test_going_back_stays_with_real_ratings(ask: Run, models: Path) -> None:
     sample = build(models)
     table = make_ratings(["ml_1", "ml_1", "ml_2"], [11, 12, 11], [4, 3, 5])
     save_models(*train_svd_model(table, epochs=1, factors=2), str(models))
-    done = ask("--rollback")
+    done = ask("rollback")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "has no release to go back to that is older" in done.stderr
-    assert ask("--rollback", sample).returncode == 0
+    assert "has no release to roll back to that is older" in done.stderr
+    assert ask("rollback", sample).returncode == 0
 
 
-def test_copies_outlive_a_pointer_to_a_release_that_is_gone(ask: Run, models: Path) -> None:
-    """Where links are not to be had: what is there by path is the last that is left."""
-    build_id = build(models)
-    for name in ("svd_model.pkl", "cf_trainset.pkl", "manifest.json"):
-        content = (models / name).read_bytes()
-        (models / name).unlink()
-        (models / name).write_bytes(content)
-    (models / "live").unlink()
-    (models / "live").write_text(build_id)
+def test_the_files_at_the_fixed_paths_outlive_a_release_that_is_gone(
+    ask: Run, models: Path
+) -> None:
+    """The files at the fixed paths are the last that is left."""
+    build(models)
     shutil.rmtree(models / "releases")
     before = contents(models)
-    done = ask("--rollback")
+    done = ask("rollback")
     assert done.returncode == 2
-    assert "is live, but not whole: choose another by --rollback ID" in done.stderr
+    assert "is live, but not complete: choose another with" in done.stderr
     assert contents(models) == before
 
 
-def test_a_lost_pointer_is_found_by_the_manifest_and_a_release_is_no_models_folder(
-    ask: Run, models: Path
+def test_a_copy_without_its_pointer_is_live_by_its_manifest_and_a_release_is_no_models_folder(
+    ask: Run, run: Run, models: Path, releases: Callable[..., list[str]]
 ) -> None:
-    first, second = build(models), build(models)
+    first, second = releases(2)
     copied = models.with_name("copied")
-    shutil.copytree(models, copied, symlinks=False)
-    shutil.rmtree(copied / "live")
-    done = ask("--rollback", "--models-dir", copied)
-    assert done.returncode == 0, done.stderr
-    assert f"found no pointer to what is live: it is {second}" in done.stderr
-    assert ReleaseStore(copied).live_folder().name == first
+    shutil.copytree(models, copied)
+    (copied / "live").unlink()
+    assert load_models(copied)[0].build_id == second
+    assert ReleaseStore(copied).roll_back() == (first, second)
+    assert_live(copied, first, "rollback")
     release = ReleaseStore(models).live_folder()
     before = contents(release)
-    for args in (("--rollback",), SAMPLE):
-        done = ask(*args, "--models-dir", release)
-        assert (done.returncode, done.stdout) == (3, "")
-        assert done.stderr.splitlines()[-1] == (
-            f"error: {release} is no models folder but holds release {second} itself: "
-            "name the folder that has it in releases/, or an empty one"
-        )
-        assert contents(release) == before
+    done = run(BUILD, *SAMPLE, "--models-dir", release)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {release} is not a models folder but a release: "
+        "name the folder that has it in releases/, or an empty one"
+    )
+    assert contents(release) == before
+
+
+# Order is the log's
+
+
+def test_a_release_from_a_clock_that_was_ahead_is_deleted_and_rolled_back_by_its_place(
+    tmp_path: Path, model: Model
+) -> None:
+    future, now, later = "20310101-000000-000000", new_id(), new_id()
+    for build_id in (future, now, later):
+        model.publish(tmp_path, build_id)
+    store = ReleaseStore(tmp_path)
+    assert [listed.build_id for listed in store.releases()] == [later, now, future]
+    assert store.roll_back() == (now, later)
+    assert store.roll_back() == (future, now)
+    assert store.history.rolled_back() == {now, later}
+    for _ in range(2):
+        model.publish(tmp_path, last := new_id(), keep=1)
+    assert store.build_ids() == [last]
+
+
+def test_after_the_clock_went_back_rollback_goes_to_the_release_before(
+    tmp_path: Path, model: Model
+) -> None:
+    ids = "20260101-000000-000000", "20260101-000100-000000", "20260101-000030-000000"
+    for build_id in ids:
+        model.publish(tmp_path, build_id)
+    assert ReleaseStore(tmp_path).roll_back() == (ids[1], ids[2])
+    model.publish(tmp_path, last := "20260101-000029-000000", keep=2)
+    assert ReleaseStore(tmp_path).build_ids() == [ids[2], last]
+
+
+def test_a_log_that_was_lost_is_written_again_and_no_release_is_deleted_for_it(
+    tmp_path: Path, model: Model
+) -> None:
+    ids = sorted(new_id() for _ in range(3))
+    for build_id in ids:
+        model.publish(tmp_path, build_id)
+    age({tmp_path / "releases" / build_id for build_id in ids})
+    (tmp_path / "history.jsonl").unlink()
+    model.publish(tmp_path, last := new_id())
+    assert ReleaseStore(tmp_path).build_ids() == [*ids, last]
+    assert ReleaseStore(tmp_path).roll_back() == (ids[-1], last)
+
+
+# What is deleted
+
+
+def test_nothing_is_deleted_but_folders_named_as_releases_and_never_through_a_link(
+    tmp_path: Path, model: Model
+) -> None:
+    models, outside, build_id = tmp_path / "models", tmp_path / "outside", new_id()
+    theirs = [
+        outside / "photos" / "one.jpg", outside / build_id / "notes.txt",
+        models / "refused" / "my-notes" / "a.txt", models / "releases" / "mine" / "a.txt",
+        models / ".mybackup.tmp" / "a.txt", models / ".svd_model.pkl.notes.tmp",
+        models / "releases" / ".old.tmp" / "a.txt", models / f"{build_id}" / "a.txt",
+    ]  # fmt: skip
+    ours = [
+        models / "refused" / build_id / "a.txt", models / ".live.0123abcd.tmp",
+        models / "releases" / f".{build_id}.tmp" / "a.txt",
+    ]  # fmt: skip
+    for path in theirs + ours:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    links = [models / "releases" / new_id(), models / "refused" / new_id()]
+    for link in links:
+        link.symlink_to(outside / build_id)
+    age({*models.glob("*"), *models.glob("releases/.*"), *models.glob("refused/*"), *links})
+    for _ in range(2):
+        model.publish(models, new_id(), keep=1)
+    assert [path for path in theirs + links if not path.exists()] == []
+    assert [path for path in ours if path.exists()] == []
+    for name in ("refused", "releases"):
+        moved = tmp_path / name
+        (models / name).rename(moved)
+        (models / name).symlink_to(moved)
+        (moved / build_id).mkdir()
+    model.publish(models, new_id(), keep=1)
+    assert (tmp_path / "refused" / build_id).is_dir()
+    assert (tmp_path / "releases" / build_id).is_dir()
+
+
+# Where else a models folder goes
+
+
+def test_old_pickles_are_kept_beside_and_nothing_kept_is_overwritten(
+    tmp_path: Path, plain: Path, model: Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ml.collaborative")
+    old = {name: (plain / name).read_bytes() for name in ("svd_model.pkl", "cf_trainset.pkl")}
+    for name, content in old.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "svd_model.pkl.before").write_text("theirs")
+    (tmp_path / "report.html").write_text("theirs, too")
+    assert ReleaseStore(tmp_path).live_manifest() is None
+    model.publish(tmp_path, first := new_id())
+    model.publish(tmp_path, new_id())
+    kept = {path.name: path.read_bytes() for path in tmp_path.glob("*.before*")}
+    assert kept == {
+        "svd_model.pkl.before": b"theirs", "svd_model.pkl.before.1": old["svd_model.pkl"],
+        "cf_trainset.pkl.before": old["cf_trainset.pkl"], "report.html.before": b"theirs, too",
+    }  # fmt: skip
+    (line,) = (text for text in caplog.messages if "kept the files" in text)
+    assert line.endswith("svd_model.pkl.before.1, cf_trainset.pkl.before, report.html.before")
+    assert ReleaseStore(tmp_path).roll_back()[0] == first
+
+
+def test_a_models_folder_committed_with_git_gives_a_clone_that_works(
+    tmp_path: Path, plain: Path, model: Model
+) -> None:
+    """Also by `git commit -a` over old pickles, where git knows the files at the fixed paths."""
+    app, models = tmp_path / "app", tmp_path / "app" / "models"
+    shutil.copytree(plain, models)
+    config = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+
+    def git(*args: str | Path) -> None:
+        assert tell("git", *config, "-C", app, *args) == ""
+
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "old pickles")
+    model.publish(models, first := new_id())
+    git("commit", "-qam", "a build")
+    git("clone", "-q", app, tmp_path / "first")
+    assert ids_by_path(tmp_path / "first" / "models") == (first, first)
+    git("add", "-A")
+    git("commit", "-qm", "the releases, too")
+    model.publish(models, second := new_id())
+    git("add", "-A")
+    git("commit", "-qam", "another build")
+    git("clone", "-q", app, tmp_path / "second")
+    cloned = tmp_path / "second" / "models"
+    assert not [path for path in cloned.rglob("*") if path.is_symlink()]
+    assert ids_by_path(cloned) == (second, second)
+    assert ids_loaded(cloned) == {second}
+    assert load_collaborative(cloned).manifest["build_id"] == second
+    assert ReleaseStore(cloned).roll_back() == (first, second)

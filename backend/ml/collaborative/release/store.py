@@ -109,7 +109,7 @@ class ReleaseStore(Live):
             pointer = self.models_dir / POINTER
             switched = pointer.stat().st_mtime if pointer.exists() else time.time()
             self.history.catch_up(live, self.build_ids(), switched)
-        elif (self.models_dir / "arrays").is_dir():
+        elif (self.models_dir / "arrays" / "bu.npy").is_file():
             raise InputError(
                 f"{self.models_dir} is not a models folder but a release: "
                 f"name the folder that has it in {RELEASES}/, or an empty one"
