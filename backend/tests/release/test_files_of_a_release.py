@@ -45,7 +45,7 @@ from ml.collaborative.release import (
 )
 from ml.collaborative.release.arrays import OPTIONAL
 from ml.collaborative.texts import decode_texts
-from ml.collaborative.trainset import make_films_trainset
+from ml.collaborative.trainset import make_items_trainset
 
 PICKLES = ("svd_model.pkl", "cf_trainset.pkl")
 ADVICE = "build again, or choose another release with python -m ml.collaborative rollback ID"
@@ -457,7 +457,7 @@ def test_saving_what_was_loaded_loses_nothing(tmp_path: Path, algorithm: str) ->
     if algorithm == "item-only":
         svd, trainset = train_svd_model(table, epochs=1, factors=3)
         root = load_arrays(ReleaseStore(tmp_path / "usual").publish(svd, trainset))["fold_in_root"]
-        films = make_films_trainset(
+        films = make_items_trainset(
             [trainset.to_raw_iid(item) for item in trainset.all_items()], (1.0, 5.0), 3.5
         )
         svd.bu, svd.pu, svd.trainset = np.zeros(0), np.zeros((0, 3)), films
