@@ -15,10 +15,12 @@ from pathlib import Path
 
 import httpx
 import joblib
+import pandas as pd
 import pytest
 from helpers import BACKEND
 from packaging.requirements import Requirement
 from postgrest_server import SupabaseServer
+from surprise import SVD, Dataset, Reader
 
 from ml.collaborative.datasets.sample import film_titles
 
@@ -33,6 +35,7 @@ POPULAR = [
     157336,
 ]  # fmt: skip
 """TMDB ids: films that many apps have, some newer than ML-100K."""
+OLD = ("ml/models/svd_model.pkl", "ml/models/cf_trainset.pkl")
 USERS, RATED = 20, 10
 OURS = (
     "ml/collaborative/", "ml/build_collaborative.py", "ml/download_movielens.py",
@@ -139,7 +142,7 @@ def app(
     supabase_server: SupabaseServer,
     script_env: dict[str, str],
 ) -> App:
-    """The app before anything is copied, with a database."""
+    """The app before anything is copied, with a database and a model that it made with Surprise."""
     package, python = request.param
     if python and not python.exists():
         pytest.skip("no environment of the lowest versions: make lowest")
@@ -165,6 +168,12 @@ def app(
         (f"user-{n}", film, 1 + (n + film) % 9 / 2) for n in range(USERS) for film in films[:RATED]
     ]
     supabase_server.insert(rows)
+    table = pd.DataFrame(rows, columns=["user_id", "movie_id", "rating"])
+    trainset = Dataset.load_from_df(table, Reader(rating_scale=(0.5, 5))).build_full_trainset()
+    joblib.dump(
+        SVD(n_factors=2, n_epochs=1, random_state=0).fit(trainset), models / "svd_model.pkl"
+    )
+    joblib.dump(trainset, models / "cf_trainset.pkl")
     env = {name: value for name, value in script_env.items() if name[:8] != "SUPABASE"}
     return App(backend, package, str(python or sys.executable), env, catalog, films[:RATED])
 
@@ -194,7 +203,7 @@ def test_what_the_page_says_works_and_replaces_no_file_of_the_app(app: App) -> N
     done = app.build("--dataset", "sample", "--catalog", str(app.models / "movie_ids.pkl"))
     assert done.returncode == 0, done.stderr
     after = app.hashes()
-    assert before.items() <= after.items()
+    assert {path: after[f"{path}.before" if path in OLD else path] for path in before} == before
     assert {path for path in after.keys() - before.keys() if not path.startswith(OURS)} == set()
     check_service(app, "ml_sample_155")
 
@@ -218,9 +227,17 @@ def test_what_the_page_says_works_and_replaces_no_file_of_the_app(app: App) -> N
 def test_the_apps_catalog_builds_on_real_ratings(app: App, movielens_archives: Path) -> None:
     app.copy()
     app.env["MOVIELENS_BASE_URL"] = str(movielens_archives)
+    unset = {"SUPABASE_URL": "", "SUPABASE_SERVICE_ROLE_KEY": ""}
+    app.env.update(unset)
+    without = app.build("--algorithm", "bayesian")
+    assert without.returncode == 0, without.stderr
+    assert "svd_model.pkl.before" in without.stderr
+    for name in unset:  # from here on as .env has them
+        del app.env[name]
     done = app.build("--algorithm", "bayesian")
     assert done.returncode == 0, done.stderr
     assert f"{USERS * RATED} from the app" in done.stdout
+    assert ".before" not in done.stderr
     assert not set(check_service(app, "user-3")) & set(app.rated)
 
 
