@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 BACKEND = Path(__file__).resolve().parents[1]
-PUBLISHED = {"svd_model.pkl", "cf_trainset.pkl", "manifest.json", "history.jsonl"}
+PUBLISHED = {"svd_model.pkl", "cf_trainset.pkl", "manifest.json", "history.jsonl", "live"}
 """Files in a models folder that has a release, without a report."""
 
 

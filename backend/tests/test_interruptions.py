@@ -43,24 +43,25 @@ def wait_for(process: subprocess.Popen[str], said: str) -> None:
     pytest.fail(f"the process ended without saying {said!r}")
 
 
-@pytest.mark.parametrize(
-    ("args", "step"),
-    [
-        (SLOW, "training on"),
-    ],
-    ids=["training"],
-)
-def test_ctrl_c_ends_with_one_clear_line_and_keeps_the_model(
-    start: Start, models: Path, args: tuple[str, ...], step: str
-) -> None:
+def test_ctrl_c_ends_with_one_clear_line_and_keeps_the_model(start: Start, models: Path) -> None:
     before = contents(models)
-    process = start(BUILD, *args, "--models-dir", models)
-    wait_for(process, step)
+    process = start(BUILD, *SLOW, "--models-dir", models)
+    wait_for(process, "training on")
     _, said = interrupt(process)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "error: interrupted; nothing is half-written"
     assert "Traceback" not in said
     assert contents(models) == before
+
+
+def test_ctrl_c_ends_an_evaluation_with_one_clear_line(start: Start) -> None:
+    process = start("ml.collaborative", "evaluate", "--dataset", "sample", "--epochs", "100")
+    assert process.stdout
+    assert any("5 random folds" in line for line in process.stdout)
+    _, said = interrupt(process)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in said
 
 
 def test_ctrl_c_while_sampling_does_not_wait_for_the_chains(start: Start, models: Path) -> None:
@@ -176,17 +177,16 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_model(
 
 
 def test_a_second_build_waits_for_the_first_and_says_so(start: Start, models: Path) -> None:
-    first = start(BUILD, *SLOW, "--models-dir", models)
+    first = start(BUILD, "--dataset", "sample", "--models-dir", models)
     wait_for(first, "training on")
+    first.send_signal(signal.SIGSTOP)
     second = start(BUILD, "--dataset", "sample", "--factors", "3", "--models-dir", models,
                    "--force-publish")  # fmt: skip
-    _, said = second.communicate(timeout=120)
-    assert second.returncode == 0
-    assert (
-        f"another process is writing to {models}: waiting until it is done (process {first.pid}"
-        in said
-    )
-    assert first.wait(timeout=30) == 0
-    first.communicate()
+    waiting = f"another process is writing to {models}: waiting until it is done"
+    wait_for(second, f"{waiting} (process {first.pid}")
+    first.send_signal(signal.SIGCONT)
+    for process in (first, second):
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     assert joblib.load(models / "svd_model.pkl").n_factors == 3
     assert joblib.load(models / "cf_trainset.pkl").n_ratings == 26_765

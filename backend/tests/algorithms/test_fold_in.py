@@ -139,8 +139,14 @@ def test_the_prior_is_the_trained_users_second_moments_over_the_variance_of_rati
 # On real data: bands of what benchmarks/fold_in.py measures over five draws
 
 
-@pytest.mark.parametrize("revealed", [5, 10, 20, 50])
-@pytest.mark.parametrize("algorithm", ["svd", "bayesian"])
+@pytest.mark.parametrize(
+    ("algorithm", "revealed"),
+    [
+        ("svd", 5), ("svd", 10), ("svd", 20), ("svd", 50), ("bayesian", 5), ("bayesian", 50),
+        pytest.param("bayesian", 10, marks=pytest.mark.slow),
+        pytest.param("bayesian", 20, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_on_real_new_users_it_beats_knowing_nothing_and_keeps_up_with_a_full_retrain(
     real_ratings: pd.DataFrame, algorithm: str, revealed: int
 ) -> None:

@@ -63,7 +63,7 @@ def assert_same(found: list[Recommendation], expected: list[Recommendation]) -> 
 # Predictions
 
 
-@pytest.mark.parametrize("algorithm", ["svd", "bayesian"])
+@pytest.mark.parametrize("algorithm", ["svd", pytest.param("bayesian", marks=pytest.mark.slow)])
 def test_every_prediction_on_all_of_ml_100k_is_surprises(
     real_ratings: pd.DataFrame, tmp_path: Path, algorithm: str
 ) -> None:
