@@ -198,7 +198,7 @@ def test_a_models_folder_that_cannot_be_made_exits_1_before_anything_is_loaded(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: {models} cannot be written (Not a directory): "
-        "make it a folder that can be, or name another with --models-dir\n"
+        "make it a writable folder, or name another with --models-dir\n"
     )
 
 

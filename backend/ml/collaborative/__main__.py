@@ -124,6 +124,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.dataset == "ml-100k":
         datasets.fetch_splits(args.data_dir)
     fits = {name: named.fit for name, named in name_trainings(training).items()}
+    cli.logger.info("measuring %s beside simple baselines", " and ".join(fits))
     ways = all_splits(mapped, table, args.data_dir, args.seed)
     cli.print_lines(
         describe_evaluation({way: evaluate(table, splits, fits) for way, splits in ways.items()})

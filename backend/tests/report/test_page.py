@@ -212,7 +212,7 @@ def test_without_titles_films_go_by_their_ids(run: Run, tmp_path: Path) -> None:
         "--force-publish", "--data-dir", tmp_path, "--models-dir", tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "no titles without" in done.stderr
+    assert "movies.csv is missing" in done.stderr
     assert "TMDB 101" in text_of(tmp_path)
 
 
