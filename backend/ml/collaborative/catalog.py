@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALL = "all"
-"""Instead of a path: every film that has a TMDB id."""
+"""In place of a path: every film that has a TMDB id."""
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\f\r")
-"""Bytes that text does not have."""
+"""Bytes that do not occur in text."""
 
 
 class CatalogMissingError(InputError):
-    """There is no catalog file."""
+    """The catalog's file is missing."""
 
 
 def resolve_catalog(
     catalog: str | Path | frozenset[int] | None, dataset: str
 ) -> frozenset[int] | None:
-    """Return the TMDB ids that are meant; None stands for every film.
+    """Return the TMDB ids of the catalog; None stands for every film.
 
     Args:
         catalog: the ids; the path of a dump of them; `ALL`; or None: the app's catalog, and for the
             generated sample every film.
-        dataset: what the ratings are from.
+        dataset: where the ratings are from.
 
     Raises:
         InputError: see `read_catalog`.
@@ -51,13 +51,13 @@ def describe_coverage(table: pd.DataFrame, catalog: Collection[int]) -> str:
 
 
 def read_catalog(path: str | Path) -> frozenset[int]:
-    """The TMDB ids in the joblib dump at `path`, a sequence of integers.
+    """Return the TMDB ids in the joblib dump at `path`, a sequence of integers.
 
-    It is the app's own file: a pickle from elsewhere is code, and loading it runs that code.
+    Loading a pickle runs code in it: read only the app's own file.
 
     Raises:
-        CatalogMissingError: no such file.
-        InputError: the file cannot be read, or holds something else.
+        CatalogMissingError: there is no such file.
+        InputError: the file is not such a dump.
     """
     import joblib
 
@@ -67,7 +67,7 @@ def read_catalog(path: str | Path) -> frozenset[int]:
     if not path.is_file():
         raise CatalogMissingError(
             f"no catalog at {path}: have the content-based model dump its TMDB ids there, "
-            "name another with --catalog PATH, or take every film with --catalog all"
+            "name another file with --catalog PATH, or use every film with --catalog all"
         )
     try:
         found = joblib.load(path)
@@ -82,18 +82,18 @@ def read_catalog(path: str | Path) -> frozenset[int]:
 
 
 def _what_instead(path: Path, error: Exception) -> str:
-    """What the file at `path` is, or why it did not load, where that tells a person something."""
+    """Return what the file at `path` is, or why it did not load, if that helps a person."""
     with path.open("rb") as file:
         start = file.read(1024)
     if start and _CONTROL.isdisjoint(start):
         return " but text, as CSV and JSON are"
     if isinstance(error, ImportError | AttributeError | ValueError):  # a missing package, say
         return f" that loads here ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
-    return ""  # the unpickler stumbled over a byte: its own words would only puzzle
+    return ""  # the unpickler's own message on an invalid byte helps nobody
 
 
 def _as_ids(found: object, path: Path) -> frozenset[int]:
-    """Check that `found` is a sequence of integers, and make it a set."""
+    """Return `found` as a set; raise InputError if it is not a sequence of integers."""
     import numpy as np
     import pandas as pd
 

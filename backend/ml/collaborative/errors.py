@@ -10,23 +10,23 @@ class MlError(Exception):
 
 
 class UsageError(MlError):
-    """The command asks for something it must not do as it stands."""
+    """The command's arguments are invalid or do not go together."""
 
     exit_code = 2
 
 
 class InputError(MlError):
-    """An input is missing or not what it should be."""
+    """An input is missing or invalid."""
 
     exit_code = 3
 
 
 class ReleaseError(InputError):
-    """A models folder does not give what is asked of it; the base of the four below."""
+    """A release cannot be used; the base of the four below."""
 
 
 class MissingReleaseError(ReleaseError):
-    """There is no release."""
+    """The models folder has no release."""
 
 
 class DamagedReleaseError(ReleaseError):
@@ -34,7 +34,7 @@ class DamagedReleaseError(ReleaseError):
 
 
 class NewerReleaseError(ReleaseError):
-    """A release was written by a newer version of this project, in a form not known here."""
+    """A release was written by a newer version of this project, in an unknown format."""
 
 
 class OtherVersionsError(ReleaseError):
@@ -48,24 +48,24 @@ class SourceError(MlError):
 
 
 class GateError(MlError):
-    """The trained model is not fit to be published."""
+    """The trained model did not pass the checks before publishing."""
 
     exit_code = 5
 
 
 class RequestError(MlError, ValueError):
-    """A service asks the model for what makes no sense; the base of the three below."""
+    """A request to the model is invalid; the base of the three below."""
 
     exit_code = 2
 
 
 class UserIdError(RequestError):
-    """Something is no user: neither an id as text nor a folded-in user."""
+    """A user is neither an id as text nor a folded-in user."""
 
 
 class MovieIdError(RequestError):
-    """Something is no film id: not an integer."""
+    """A film id is not an integer."""
 
 
 class RatingError(RequestError):
-    """Something is no rating: not a number of stars from 0.5 to 5."""
+    """A rating is not a number of stars from 0.5 to 5."""

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and one process at a time per folder."""
+"""Replace files completely or not at all, and lock a folder for one process."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CHUNK = 1 << 20
 def replace_together(*paths: Path, unique: bool = False) -> Iterator[tuple[BinaryIO, ...]]:
     """Write all of `paths`, or leave each of them as it was.
 
-    Yields one binary file per path, under a temporary name in the same folder. When the block ends
-    well, all are synced to disk, then moved over their final names in the order given; when it
-    raises, none is moved. Temporary names are fixed (`.NAME.tmp`): what a killed process left
-    behind is overwritten by the next one. Hold `locked(folder)` meanwhile.
+    Yields one binary file per path, under a temporary name in the same folder. After the block all
+    are synced to disk, then renamed to their paths in the order given; if the block raises, none
+    is. Temporary names are fixed (`.NAME.tmp`), so that the next process overwrites what a killed
+    one left. Hold `locked(folder)` meanwhile.
 
     Args:
-        *paths: the files, each in a folder that is there.
-        unique: whether to take temporary names of `unique_name`.
+        *paths: the files, each in an existing folder.
+        unique: whether the temporary names are those of `unique_name`.
 
     Raises:
         OSError: the disk is full, the folder is read-only, and the like.
@@ -64,12 +64,12 @@ def replace_together(*paths: Path, unique: bool = False) -> Iterator[tuple[Binar
 
 
 def unique_name(path: Path) -> Path:
-    """`.NAME.RANDOM.tmp` beside `path`: no other's, even where locks do not reach all hosts."""
+    """Return `.NAME.RANDOM.tmp` beside `path`: unique even where locks do not reach all hosts."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut, where the platform can (not on Windows)."""
+    """Make renames in `folder` survive a power cut; does nothing on Windows, which cannot."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -84,10 +84,10 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` (made if need be) for this process; say whom it waits for, where it must.
+    """Lock `folder`, created if it is missing; while waiting, log which process holds it.
 
-    The lock is the operating system's, so it goes with a process that dies. The same thread may
-    take it again inside. The lock's file says who has it, or had it last.
+    The operating system releases the lock of a process that dies. The same thread may lock the
+    folder again inside. The file `.lock` names the process that holds the lock, or held it last.
     """
     from filelock import FileLock, Timeout
 
@@ -106,7 +106,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     if lock.lock_counter == 1:
         now = datetime.now(UTC).isoformat(" ", "seconds")
-        with suppress(OSError):  # a full disk; it is for people to read
+        with suppress(OSError):  # a full disk; only people read this file
             path.write_text(f"process {os.getpid()} on {platform.node()}, since {now}\n", "utf-8")
     try:
         yield
@@ -115,6 +115,6 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
+    """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Where things are by default: beside this package, in the app's folder `ml`."""
+"""The default paths: beside this package, in the app's folder `ml`."""
 
 from __future__ import annotations
 

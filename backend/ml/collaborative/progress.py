@@ -1,4 +1,4 @@
-"""Progress on stderr for whatever lasts over a second."""
+"""Show progress on stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def progress_bar(description: str, unit: str, total: int | None = None, **kwargs: Any) -> tqdm[Any]:
-    """A tqdm bar that is silent where stderr is no terminal or the log level hides info lines."""
+    """Return a tqdm bar; it is silent if stderr is not a terminal or info lines are not logged."""
     from tqdm import tqdm
 
     shown = logging.getLogger(__package__).isEnabledFor(logging.INFO)

@@ -1,4 +1,4 @@
-"""Texts in two arrays: UTF-8 end to end, and where each ends."""
+"""Store texts in two arrays: all of them as UTF-8, end to end, and where each ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def encode_texts(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Texts as UTF-8, end to end, and where each ends."""
+    """Return all texts as UTF-8, end to end, uint8; and where each ends, int64 (n,)."""
     import numpy as np
 
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
@@ -21,7 +21,7 @@ def encode_texts(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.in
 
 
 def decode_texts(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> list[str]:
-    """The texts that `encode_texts` made these of."""
+    """Return the texts that `encode_texts` encoded."""
     text, stops = data.tobytes(), ends.tolist()
     return [
         text[start:stop].decode("utf-8", "surrogatepass")

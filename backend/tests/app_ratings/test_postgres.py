@@ -87,7 +87,9 @@ def test_what_is_written_while_reading_is_not_half_read(many: SupabaseServer, pa
 
 
 @pytest.mark.parametrize("after", [0, 100, 100_000])
-def test_a_connection_that_is_cut_is_made_anew(many: SupabaseServer, path: str, after: int) -> None:
+def test_after_a_cut_connection_all_is_read_again(
+    many: SupabaseServer, path: str, after: int
+) -> None:
     with Relay(path, after=after, times=2) as relay:
         assert len(read(relay.url())) == ROWS
         assert relay.connections > 2
@@ -170,7 +172,7 @@ def test_a_server_that_does_not_accept_is_given_up(
         read(relay.url())
 
 
-def test_a_refused_connection_is_tried_again_and_told() -> None:
+def test_a_refused_connection_is_tried_again_and_reported() -> None:
     with pytest.raises(SourceError, match=r"Connection refused.*\(3 tries\)"):
         read("postgresql://postgres@127.0.0.1:9/postgres")
 
@@ -190,7 +192,7 @@ def test_a_statement_timeout_of_the_role_does_not_end_the_reading(
         many.database.execute("drop role hasty")
 
 
-def test_a_locked_table_is_waited_for_and_then_told(
+def test_a_locked_table_is_waited_for_and_then_reported(
     many: SupabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_ratings, "LOCK_TIMEOUT", 0.1)
@@ -238,7 +240,7 @@ def test_an_error_that_quotes_ids_is_not_repeated(
     try:
         with caplog.at_level(logging.DEBUG), pytest.raises(SourceError) as failed:
             read(direct_url(supabase_server.database))
-        assert "a value of it cannot be read as text" in str(failed.value)
+        assert "it has a value that cannot be read as text" in str(failed.value)
         assert "anna-secret" not in str(failed.value) + caplog.text
     finally:
         run("drop view ratings")
@@ -296,7 +298,7 @@ def test_a_password_is_used_and_never_printed(
                 read(bad)
             said.append(str(failed.value))
     assert "s3cret" not in caplog.text
-    assert [line for line in said if "s3cret" in line] == [said[4]]  # a database's name is none
+    assert [line for line in said if "s3cret" in line] == [said[4]]  # a database's name may print
     assert "needs a password" in said[0]
     assert "check its user and password" in said[1]
     assert all("expected postgresql://USER:PASSWORD@" in line for line in said[5:])
@@ -360,11 +362,14 @@ def test_a_host_with_ipv6_is_reached(supabase_server: SupabaseServer, path: str)
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql://u@db.nowhere.supabase.co/postgres", "IPv6 alone.* use the pooler's string"),
+        (
+            "postgresql://u@db.nowhere.supabase.co/postgres",
+            "IPv6 only.* connection string of the pooler",
+        ),
         ("postgresql://u@nowhere.invalid/postgres", "check the host in SUPABASE_DB_URL"),
     ],
 )
-def test_a_host_that_cannot_be_reached_is_told_with_the_fix(
+def test_a_host_that_cannot_be_reached_is_reported_with_the_fix(
     url: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ml.collaborative.app_ratings.retries.WAITS", ())

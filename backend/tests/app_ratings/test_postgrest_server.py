@@ -289,7 +289,7 @@ def test_a_role_without_the_grant_is_refused(supabase_server: SupabaseServer, ge
         assert (answer.status_code, answer.json()["code"]) == (status, "42501")
 
 
-def test_a_key_that_is_not_good_is_told_as_postgrest_tells_it(
+def test_a_key_that_is_invalid_gets_the_answer_of_postgrest(
     supabase_server: SupabaseServer, http: httpx.Client, get: Get
 ) -> None:
     bad = {"code": "PGRST301", "details": None, "hint": None}

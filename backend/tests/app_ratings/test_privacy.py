@@ -72,7 +72,7 @@ def test_ids_are_in_the_models_alone_and_gone_with_their_user(
     assert "195 from the app" in done.stdout
     assert files_with(GONE, models / "live") == set()
     assert files_with(USERS[8], models / "live") != set()
-    assert files_with(GONE, models / "releases") != set()  # until the older release is let go
+    assert files_with(GONE, models / "releases") != set()  # until the older release is deleted
     done = build("--keep", "1")
     assert done.returncode == 0, done.stderr
     assert files_with(GONE, models) == set()

@@ -131,7 +131,7 @@ def test_each_page_is_read_from_the_primary_keys_index(
     assert "Seq Scan" not in server.plans[0]  # no row can be without a user or film
 
 
-def test_a_table_that_was_there_without_a_key_is_told_and_left_as_it_was(
+def test_a_table_that_was_there_without_a_key_is_reported_and_left_as_it_was(
     server: SupabaseServer,
 ) -> None:
     run = server.database.execute

@@ -22,7 +22,7 @@ MESSY: list[tuple[object, object, object]] = [
     (" u", 1, 3), ("a,b", 1, 3), ('say "hi"', 1, 3), ("back\\slash", 1, 3), ("é", 1, 3),
     ("null", 1, 3), ("x=y&z", 1, 3), ("\U0001f3ac", 1, 3), ("tab\tand\nline", 1, 3),
 ]  # fmt: skip
-"""Rows that are ratings, and rows that are none."""
+"""Valid and invalid rows."""
 
 
 def read() -> tuple[list[list[object]], dict[str, int]]:
@@ -186,7 +186,7 @@ def test_names_of_ones_own_are_quoted(
         "drop table ratings",
     ],
 )
-def test_a_table_or_column_that_is_missing_is_told(
+def test_a_table_or_column_that_is_missing_is_reported(
     source: SupabaseServer, change: LiteralString
 ) -> None:
     source.database.execute(change)
@@ -198,7 +198,7 @@ def test_a_table_or_column_that_is_missing_is_told(
     ) in str(failed.value)
 
 
-def test_a_schema_that_is_missing_is_told(
+def test_a_schema_that_is_missing_is_reported(
     source: SupabaseServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("APP_RATINGS_SCHEMA", "nowhere")

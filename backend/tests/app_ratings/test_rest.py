@@ -181,7 +181,7 @@ def test_a_fault_that_passes_costs_nothing(
         (Status(500), "HTTP 500"),
         (Status(429), "HTTP 429"),
         (Close(), "disconnected"),
-        (Html200(), "rows as JSON"),
+        (Html200(), "JSON list of rows"),
         (Slow(1.0), "timed out"),
         (CutBody(), "closed connection"),
         (Again(), "the same page twice"),
@@ -205,7 +205,7 @@ def test_a_server_that_does_not_accept_is_given_up(monkeypatch: pytest.MonkeyPat
         supabase_ratings.read_rows(f"http://127.0.0.1:{relay.port}", SecretStr("eyJ"), AppTable())
 
 
-def test_a_refused_connection_is_tried_again_and_told() -> None:
+def test_a_refused_connection_is_tried_again_and_reported() -> None:
     with pytest.raises(SourceError, match=r"Connection refused.*\(3 tries\)"):
         supabase_ratings.read_rows("http://127.0.0.1:9", SecretStr("eyJ"), AppTable())
 
@@ -238,10 +238,10 @@ def test_a_date_to_wait_for_is_by_the_servers_clock(after: str, wait: float) -> 
     [
         ("wrong_key", "check SUPABASE_SERVICE_ROLE_KEY"),
         ("expired_key", "the key has expired.*: check SUPABASE_SERVICE_ROLE_KEY"),
-        ("early_key", "of a time to come by the server's clock: check SUPABASE_SERVICE_ROLE_KEY"),
+        ("early_key", "is not valid yet by the server's clock: check SUPABASE_SERVICE_ROLE_KEY"),
     ],
 )
-def test_a_wrong_key_is_told_and_never_printed(
+def test_a_wrong_key_is_reported_and_never_printed(
     supabase_server: SupabaseServer, key: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = getattr(supabase_server, key)
@@ -251,11 +251,14 @@ def test_a_wrong_key_is_told_and_never_printed(
 
 
 @pytest.mark.parametrize("ending", ["\n", " ", "ü", "\x00"])
-def test_a_key_that_cannot_be_sent_is_told_and_never_printed(
+def test_a_key_that_cannot_be_sent_is_reported_and_never_printed(
     supabase_server: SupabaseServer, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = SecretStr(f"eyJsecret{ending}x")
-    with caplog.at_level(logging.DEBUG), pytest.raises(SourceError, match=r"is no key") as failed:
+    with (
+        caplog.at_level(logging.DEBUG),
+        pytest.raises(SourceError, match=r"is not a key") as failed,
+    ):
         supabase_ratings.read_rows(supabase_server.url, key, AppTable())
     assert "eyJsecret" not in str(failed.value) + caplog.text
 
@@ -294,7 +297,7 @@ def test_network_settings_that_are_wrong_are_a_source_error(
     ("columns", "said"),
     [(None, "PGRST205"), ("user_id text, movie_id int", "42703")],
 )
-def test_a_table_that_is_not_there_or_lacks_a_column_is_told(
+def test_a_table_that_is_not_there_or_lacks_a_column_is_reported(
     supabase_server: SupabaseServer, columns: str | None, said: str
 ) -> None:
     if columns:

@@ -1,6 +1,6 @@
-"""Every rating of the app, read straight from its Postgres: one snapshot, column by column.
+"""Read every rating of the app from its Postgres, in one snapshot, column by column.
 
-Arrow's driver (ADBC) takes the rows by binary COPY into columns, without a Python object per row.
+Arrow's driver (ADBC) reads the rows by binary COPY into columns, without a Python object per row.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10
-"""Seconds for a connection, whole ones."""
+"""Whole seconds to wait for a connection."""
 LOCK_TIMEOUT = 30
-"""Seconds for what holds a lock on the table, as a migration does."""
+"""Seconds to wait for a lock on the table, which a migration can hold."""
 SILENCE = 60.0
-"""Seconds without a batch of rows after which the database is given up."""
+"""Seconds without a batch of rows after which an attempt fails."""
 STATEMENT_TIMEOUT = 3600
-"""Seconds, in place of the role's own: an end for what is given up and cannot be told so."""
+"""Seconds, in place of the role's own: it ends a statement that could not be cancelled."""
 SELECT = """select format('select %I::text, %I::text, %I::text from %I.%I',
                  $1::text, $2::text, $3::text, $4::text, $5::text)"""
-"""The statement that reads, its names quoted by Postgres itself."""
+"""Makes the statement that reads; Postgres itself quotes the names."""
 BATCH = 1 << 20
-"""Bytes of a batch, about: what the processor's cache holds."""
+"""Bytes of a batch, roughly: so much fits into the processor's cache."""
 USABLE = (
-    "SUPABASE_DB_URL is not usable: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with "
-    "one host, what libpq knows after a '?', and other characters than letters and digits in the "
-    "password as %XX (a '%' as %25)"
+    "SUPABASE_DB_URL is invalid: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE with one "
+    "host, libpq's parameters after a '?', and special characters in the password written as %XX "
+    "(a '%' as %25)"
 )
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 PASSING = ("08", "40", "53", "55", "57")
-"""SQLSTATE classes of what can pass: connections, conflicts, resources, locks, shutdowns."""
+"""SQLSTATE classes of errors that can pass: connections, conflicts, resources, locks, shutdowns."""
 LASTING = {
     "certificate": "the server's certificate is not what sslmode and sslrootcert ask for",
     "authentication failed": "check its user and password",
@@ -58,26 +58,26 @@ LASTING = {
     "no pg_hba.conf entry": "the server refuses this user, address or a connection without TLS",
     "does not support SSL": "the server has no TLS; without it, say ?sslmode=disable",
 }
-"""Parts of what libpq says of a connection that will fail again, and what to do."""
+"""Parts of libpq's messages on connections that will fail again, and what to do."""
 UNUSABLE = re.compile(
     r"(^|failed: )(invalid|missing|unrecognized|unexpected|forbidden|.*definition of service)"
 )
-"""What libpq says of the URL itself, quoting from it."""
+"""libpq's messages on the URL itself, which quote it."""
 
 
 def read_rows(url: SecretStr, names: AppTable) -> pa.Table:
     """Read every row of the app's ratings.
 
-    It is one statement, so one snapshot: what is written meanwhile is not in it, and nothing is
-    twice. A connection that breaks is made anew and all is read again.
+    It is one statement, so one snapshot: rows written meanwhile are not in it, and no row is read
+    twice. After a broken connection everything is read again.
 
     Args:
-        url: `postgresql://…`, as Supabase shows it under "Connect"; never printed. Where it says
-            nothing of TLS and the host is not this machine, TLS is required.
-        names: of the table and its columns.
+        url: `postgresql://…`, as Supabase shows it under "Connect"; never printed. If it does not
+            mention TLS and the host is not this machine, TLS is required.
+        names: the table and its columns.
 
     Returns:
-        Columns user_id, movie_id and rating, as Postgres's own text, dictionary-encoded.
+        Columns user_id, movie_id and rating as Postgres writes them, dictionary-encoded strings.
 
     Raises:
         SourceError: the database cannot be reached, or refuses.
@@ -91,10 +91,10 @@ def read_rows(url: SecretStr, names: AppTable) -> pa.Table:
 
 
 def _complete(url: str) -> str:
-    """The URL with what it leaves open.
+    """Return the URL with defaults for the parameters that it does not set.
 
     Raises:
-        SourceError: it is none.
+        SourceError: it is invalid.
     """
     try:
         parts = urlsplit(url)
@@ -120,17 +120,17 @@ def _complete(url: str) -> str:
 
 
 def _parameters(query: str) -> dict[str, str]:
-    """What follows the URL's '?'; a plus stands for itself here, unlike in a form's answers.
+    """Return the parameters after the URL's '?'; a plus is a plus here, unlike in web forms.
 
     Raises:
-        ValueError: it is not NAME=VALUE&...
+        ValueError: they are not NAME=VALUE&...
     """
     pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query))
     return dict(pairs)
 
 
 def _read(url: str, names: AppTable) -> list[pa.RecordBatch]:
-    """All rows. In a thread, so that a server gone silent and Ctrl-C end it."""
+    """Return all rows, read in a thread: so a silent server or Ctrl-C ends the wait."""
     reading = _Reading(url, names)
     threading.Thread(target=reading.run, daemon=True).start()
     batches: list[pa.RecordBatch] = []
@@ -140,14 +140,14 @@ def _read(url: str, names: AppTable) -> list[pa.RecordBatch]:
                 batches.append(batch)
                 bar.update(batch.num_rows)
     except BaseException:
-        # In a thread of its own: to cancel is to connect, which can be what does not work.
+        # In another thread: cancelling needs a connection, which may be what fails.
         threading.Thread(target=reading.cancel, daemon=True).start()
         raise
     return batches
 
 
 class _Reading:
-    """One try, in a thread that the other asks for what has come."""
+    """One attempt to read, in a thread of its own."""
 
     def __init__(self, url: str, names: AppTable) -> None:
         self.url, self.names = url, names
@@ -156,7 +156,7 @@ class _Reading:
         self.cancelled = False
 
     def next(self) -> pa.RecordBatch | None:
-        """The next batch, or None at the end; raises what the thread met."""
+        """Return the next batch, or None at the end; raise what the thread raised."""
         try:
             got = self.found.get(timeout=SILENCE)
         except Empty:
@@ -185,7 +185,7 @@ class _Reading:
                 self.connection.adbc_cancel()
 
     def fetch(self) -> Iterator[pa.RecordBatch]:
-        """The rows, batch by batch, dictionary-encoded."""
+        """Yield the rows in batches, dictionary-encoded."""
         import adbc_driver_manager
         import pyarrow as pa
         from adbc_driver_postgresql import dbapi
@@ -198,7 +198,7 @@ class _Reading:
         try:
             with self.connection, self.connection.cursor() as cursor:
                 cursor.execute("set transaction isolation level repeatable read, read only")
-                # An error, not fewer rows, where policies would hide some.
+                # An error, not fewer rows, if policies would hide some.
                 cursor.execute("set local row_security = off")
                 cursor.execute(f"set local statement_timeout = '{STATEMENT_TIMEOUT}s'")
                 cursor.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}s'")
@@ -210,14 +210,14 @@ class _Reading:
                 for batch in cursor.fetch_record_batch():
                     texts = [column.dictionary_encode() for column in batch.columns]
                     yield pa.record_batch(texts, COLUMNS)
-                # A pooler drops a connection that is left within a transaction.
+                # A pooler drops a connection that is closed within a transaction.
                 self.connection.commit()
         except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
             raise _explain(error, names) from None
 
 
 def _explain_connection(said: str, url: str) -> Exception:
-    """One line on a connection that was not made."""
+    """Describe in a line why the connection failed."""
     said = said.partition("Failed to connect: ")[2].partition("Is the server running")[0]
     said = " ".join(said.split()).rstrip(".")
     if UNUSABLE.search(said):
@@ -228,8 +228,8 @@ def _explain_connection(said: str, url: str) -> Exception:
     host = given.get("host") or parts.hostname or ""
     if host.endswith(".supabase.co") and re.search(r"unreachable|No route|translate host", said):
         said += (
-            "; db.PROJECT.supabase.co has IPv6 alone: from a network without it use the "
-            "pooler's string"
+            "; db.PROJECT.supabase.co has IPv6 only: from a network without IPv6 use the "
+            "connection string of the pooler"
         )
     elif "translate host" in said:
         said += "; check the host in SUPABASE_DB_URL"
@@ -245,7 +245,7 @@ def _explain_connection(said: str, url: str) -> Exception:
 
 
 def _explain(error: Exception, names: AppTable) -> Exception:
-    """One line on a statement that failed, without the server's text, which can quote user ids."""
+    """Describe a failed statement, without the server's text, which can quote user ids."""
     code = getattr(error, "sqlstate", None) or ""
     advice = {
         "42501": (
@@ -260,9 +260,9 @@ def _explain(error: Exception, names: AppTable) -> Exception:
         return SourceError(f"Postgres refused (code {code}): {advice}")
     if not code and "ERROR:" in str(error) and "cancel" not in str(error):
         return SourceError(
-            f"Postgres stopped with an error within {names}: a value of it cannot be read as text; "
+            f"Postgres failed while reading {names}: it has a value that cannot be read as text; "
             "see the database's log"
         )
     if not code or code.startswith(PASSING):
-        return TryAgainError(f"code {code}" if code else "the connection broke off")
+        return TryAgainError(f"code {code}" if code else "the connection broke")
     return SourceError(f"Postgres refused (code {code}): see the database's log")

@@ -1,4 +1,4 @@
-"""Every rating of the app, read from Supabase over REST (PostgREST) by keyset pages."""
+"""Read every rating of the app from Supabase over REST (PostgREST), by keyset pages."""
 
 from __future__ import annotations
 
@@ -28,30 +28,32 @@ logger = logging.getLogger(__name__)
 PAGE = 10_000
 """Rows asked for at a time; the server may cap them lower (1,000 on a Supabase project)."""
 LONGEST_WAIT = 60.0
-"""Bound on what a server's Retry-After can make us wait, in seconds."""
+"""Upper bound on the wait that a server's Retry-After asks for, in seconds."""
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 30.0
 """Seconds."""
+NOT_ROWS = "its answer is not a JSON list of rows; check SUPABASE_URL"
 
 
 def read_rows(url: str, key: SecretStr, names: AppTable) -> tuple[pa.Table, int]:
     """Read every row of the app's ratings.
 
-    Pages follow the order of (user, film) and start after the last row of the page before, until
-    one comes back empty: right whatever the server's row cap, and neither repeats nor loses a row
-    that is there throughout, also while users are writing. (Of rows that are the same in all three,
-    which a table without a key can have, as many may be counted as pages show.)
+    Pages are ordered by user and film. Each starts after the last row of the page before, until one
+    is empty. So the server's row limit does not matter, and a row that exists all the time is read
+    exactly once, also while users are writing. (Rows that are equal in all three columns, which a
+    table without a key can have, may be counted less often than they occur.)
 
     Args:
         url: base URL of the Supabase project.
-        key: the service-role key; it is never printed.
-        names: of the table and its columns.
+        key: the service-role key; never printed.
+        names: the table and its columns.
 
     Returns:
-        Columns user_id, movie_id and rating, as Postgres's own text, dictionary-encoded; and the
-        number of rows without a user or film, which have no place in that order and are left out.
+        Columns user_id, movie_id and rating as Postgres writes them, dictionary-encoded strings;
+        and the number of rows without a user or film: they have no place in that order and are
+        left out.
 
     Raises:
-        SourceError: Supabase cannot be reached, refuses the key, or answers what is no ratings.
+        SourceError: Supabase cannot be reached, refuses the key, or its answer is invalid.
     """
     import pyarrow as pa
 
@@ -63,7 +65,7 @@ def read_rows(url: str, key: SecretStr, names: AppTable) -> tuple[pa.Table, int]
 
 
 def _open_http() -> httpx.Client:
-    """An HTTP client that follows no redirect: it would hand the key to wherever that leads."""
+    """Return an HTTP client that follows no redirect, which would send the key to another host."""
     import httpx
 
     try:
@@ -72,7 +74,7 @@ def _open_http() -> httpx.Client:
             follow_redirects=False,
             event_hooks={"response": [_check_response]},
         )
-    except (ValueError, ImportError, OSError) as error:  # a proxy or certificates set wrongly
+    except (ValueError, ImportError, OSError) as error:  # an invalid proxy or certificate setting
         raise SourceError(
             f"the environment's proxy or TLS settings are not usable: {error}"
         ) from None
@@ -89,7 +91,7 @@ def _connect(url: str, key: SecretStr, names: AppTable, http: httpx.Client) -> S
     secret = key.get_secret_value()
     if not (secret.isascii() and secret.isprintable()) or " " in secret:
         raise SourceError(
-            "SUPABASE_SERVICE_ROLE_KEY is no key: it has blanks or unusual characters"
+            "SUPABASE_SERVICE_ROLE_KEY is not a key: it has blanks or unusual characters"
         )
     headers = {"apikey": secret, "Authorization": f"Bearer {secret}"}
     try:
@@ -110,19 +112,19 @@ def _connect(url: str, key: SecretStr, names: AppTable, http: httpx.Client) -> S
 
 
 def _check_response(response: httpx.Response) -> None:
-    """Stop what the client lets pass, or would not let us tell from other errors."""
+    """Raise on answers that the client accepts, or reports like any other error."""
     if response.status_code == 429 or response.status_code >= 500:
         raise TryAgainError(
             f"HTTP {response.status_code} {response.reason_phrase}", _asked_wait(response.headers)
         )
     if response.is_redirect:
-        raise SourceError("SUPABASE_URL redirects: use the address it leads to")
+        raise SourceError("SUPABASE_URL redirects: set it to the address that it redirects to")
     if response.is_success and response.request.method == "GET" and not response.read():
-        raise TryAgainError("an empty answer")  # the client would take it for a page of no rows
+        raise TryAgainError("an empty answer")  # the client would treat it as a page without rows
 
 
 def _asked_wait(headers: httpx.Headers) -> float:
-    """Seconds that Retry-After asks for, bounded; a date is by the server's clock."""
+    """Return the seconds that Retry-After asks for, bounded; a date is by the server's clock."""
     after = headers.get("Retry-After", "")
     if after.isdecimal():
         wait = float(after)
@@ -142,21 +144,21 @@ def _select(
 
 
 def _count_nulls(client: SyncPostgrestClient, names: AppTable) -> int:
-    """Rows without a user or film: no key to page by, and no ratings."""
+    """Return the number of rows without a user or film: they have no key to page by."""
     user, movie, _ = map(_quote, names.columns)
     query = (
         _select(client, names, f"user_id:{user}::text", count="exact")
         .or_(f"{user}.is.null,{movie}.is.null")
-        .limit(1)  # a HEAD request would do, but has no room for what is wrong
+        .limit(1)  # not a HEAD request: its answer could not say what is wrong
     )
     return int(_ask(query.execute, names).count or 0)
 
 
 def _read_pages(client: SyncPostgrestClient, names: AppTable) -> list[pa.RecordBatch]:
-    """All pages, the last of them empty.
+    """Return all pages; the last one is empty.
 
-    The rating is the last part of the key, so that a user's several ratings of a film are all
-    read where a page ends between them.
+    The rating is the last part of the key, so that all of a user's ratings of a film are read if a
+    page ends between them.
     """
     user, movie, rating = map(_quote, names.columns)
     columns = (f"user_id:{user}::text", f"movie_id:{movie}::text", f"rating:{rating}::text")
@@ -180,19 +182,19 @@ def _read_pages(client: SyncPostgrestClient, names: AppTable) -> list[pa.RecordB
 
 
 def _after(names: AppTable, user: str | None, movie: str | None, rating: str | None) -> str:
-    """PostgREST's condition for the rows that come after this one."""
+    """Return PostgREST's condition for the rows after this one."""
     users, movies, ratings = map(_quote, names.columns)
     user, movie = _quote(user), _quote(movie)
     terms = [f"{users}.gt.{user}", f"and({users}.eq.{user},{movies}.gt.{movie})"]
     if rating is not None:  # nulls are last
         rest = f"or({ratings}.gt.{_quote(rating)},{ratings}.is.null)"
         terms.append(f"and({users}.eq.{user},{movies}.eq.{movie},{rest})")
-    # The first condition follows from the second; it lets Postgres use the index.
+    # The second condition implies the first, which lets Postgres use the index.
     return f"and({users}.gte.{user},or({','.join(terms)}))"
 
 
 def _quote(text: object) -> str:
-    """A name or value for PostgREST, where commas, dots, colons and brackets have a meaning."""
+    """Quote a name or value for PostgREST, where commas, dots, colons and brackets mean something."""
     escaped = str(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -200,28 +202,30 @@ def _quote(text: object) -> str:
 def _read_page(
     query: SyncSelectRequestBuilder, end: SyncSelectRequestBuilder, seen: set[object]
 ) -> tuple[pa.RecordBatch, tuple[str | None, ...] | None]:
-    """One page of rows, and the last of them.
+    """Return one page of rows, and its last row.
 
-    Where it is empty, `end` counts what is left, so that a wrong answer is not taken for the end;
-    `seen` are the last rows of the pages before.
+    Args:
+        query: asks for the page.
+        end: counts the rows that are left, so that a wrong empty page is not taken for the end.
+        seen: the last rows of the pages before.
     """
     import pyarrow as pa
 
     rows: Any = query.execute().data
-    # What is no JSON the client hands on as text.
+    # The client returns an answer that is not JSON as text.
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise TryAgainError("its answer is no rows as JSON; check SUPABASE_URL")
+        raise TryAgainError(NOT_ROWS)
     try:
         texts = [pa.array([row[name] for row in rows], pa.string()) for name in COLUMNS]
     except KeyError:
         raise TryAgainError("its answer lacks a column") from None
     except (pa.ArrowException, TypeError, UnicodeError):
-        raise TryAgainError("its answer has other types than asked for") from None
+        raise TryAgainError("its answer has other types than requested") from None
     if not rows and end.execute().count != 0:
         raise TryAgainError("an empty page before the end")
     last = tuple(rows[-1][name] for name in COLUMNS) if rows else None
     if last in seen:
-        raise TryAgainError("it gave the same page twice: filters are not applied, or a cache is")
+        raise TryAgainError("it sent the same page twice: it ignores filters, or a cache answers")
     return pa.record_batch([text.dictionary_encode() for text in texts], COLUMNS), last
 
 
@@ -229,7 +233,7 @@ def _ask(execute: Callable[[], Any], names: AppTable) -> Any:
     """Run a request; try again after 429, 5xx and broken or silent connections.
 
     Raises:
-        SourceError: it still fails, or was refused for a reason that will not pass.
+        SourceError: every attempt failed, or the request was refused for a lasting reason.
     """
     import httpx
     from postgrest import APIError
@@ -238,26 +242,30 @@ def _ask(execute: Callable[[], Any], names: AppTable) -> Any:
         try:
             return execute()
         except httpx.LocalProtocolError:  # its text can hold the key
-            raise SourceError("Supabase cannot be asked: the request is malformed") from None
+            raise SourceError(
+                "the request to Supabase is malformed: check SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
+            ) from None
         except httpx.TransportError as error:
             raise TryAgainError(str(error) or type(error).__name__) from None
         except (httpx.InvalidURL, httpx.HTTPError) as error:
-            raise SourceError(f"Supabase cannot be asked: {error}") from None
+            raise SourceError(f"the request to Supabase failed: {error}") from None
         except APIError as error:
-            if str(error.code) == "200":  # so older clients call what is no JSON
-                raise TryAgainError("its answer is no rows as JSON; check SUPABASE_URL") from None
+            if str(error.code) == "200":  # how older clients report an answer that is not JSON
+                raise TryAgainError(
+                    "its answer is not a JSON list of rows; check SUPABASE_URL"
+                ) from None
             raise SourceError(_explain(error, names)) from None
 
     return with_retries(attempt, "Supabase")
 
 
 def _explain(error: Any, names: AppTable) -> str:
-    """One line on an error that PostgREST sent, without its text, which can quote user ids."""
+    """Describe an error that PostgREST sent, without its text, which can quote user ids."""
     check = "check SUPABASE_SERVICE_ROLE_KEY"
     advice = {
         "PGRST106": f"add the schema {names.schema} to the project's exposed schemas",
         "PGRST301": check,
-        "PGRST303": f"the key has expired, or is of a time to come by the server's clock: {check}",
+        "PGRST303": f"the key has expired, or is not valid yet by the server's clock: {check}",
         "401": check,
         "403": check,
         "42501": f"the key may not read {names}: use the service-role key",

@@ -1,4 +1,4 @@
-"""A second and a third try, after a wait, where a source of the app's ratings is busy or unwell."""
+"""Try again after a wait if a source of the app's ratings fails in a way that can pass."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 class TryAgainError(Exception):
-    """Something failed that can pass; its text says what, without ids or secrets."""
+    """A failure that can pass; its text says what failed, without ids or secrets."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.wait = wait
-        """What the server asked for, in seconds."""
+        """Seconds that the server asked to wait."""
 
 
 def with_retries(attempt: Callable[[], T], source: str) -> T:
-    """What `attempt` returns; it is called again where it raises `TryAgainError`.
+    """Call `attempt`, again if it raises `TryAgainError`, and return what it returns.
 
     Raises:
-        SourceError: it still fails.
+        SourceError: every attempt failed.
     """
     for wait in (*WAITS, None):
         try:
