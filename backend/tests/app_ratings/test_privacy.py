@@ -11,6 +11,8 @@ import pytest
 from app_source import direct_url
 from postgrest_server import SupabaseServer
 
+from ml.collaborative.release import ReleaseStore
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 USERS = [f"user-{n:03}@example.org" for n in range(40)]
 GONE = USERS[7]
@@ -70,15 +72,16 @@ def test_ids_are_in_the_models_alone_and_gone_with_their_user(
     done = build()
     assert done.returncode == 0, done.stderr
     assert "195 from the app" in done.stdout
-    assert files_with(GONE, models / "live") == set()
-    assert files_with(USERS[8], models / "live") != set()
+    live = ReleaseStore(models).live_folder()
+    assert files_with(GONE, live) == set()
+    assert files_with(USERS[8], live) != set()
     assert files_with(GONE, models / "releases") != set()  # until the older release is deleted
     done = build("--keep", "1")
     assert done.returncode == 0, done.stderr
     assert files_with(GONE, models) == set()
 
 
-def test_a_refused_build_is_let_go_with_the_next(
+def test_a_refused_build_is_deleted_by_the_next(
     build: Run, supabase_server: SupabaseServer, tmp_path: Path, run: Run, movielens_archives: Path
 ) -> None:
     models = tmp_path / "models"

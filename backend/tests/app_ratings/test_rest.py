@@ -397,7 +397,7 @@ def test_app_ratings_are_trained_on_and_never_lost_quietly(
     done = app_build()
     assert done.returncode == 0, done.stderr
     assert "99,645 from MovieLens (ml-100k); 3 from the app" in done.stdout
-    assert "Users     943; 2 of the app" in done.stdout
+    assert "Users     945; 2 of the app" in done.stdout
     assert "scale 0.5 to 5" in done.stderr
     assert "anna" not in done.stdout + done.stderr
     before = (tmp_path / "cf_trainset.pkl").read_bytes()

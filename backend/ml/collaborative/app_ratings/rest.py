@@ -194,7 +194,7 @@ def _after(names: AppTable, user: str | None, movie: str | None, rating: str | N
 
 
 def _quote(text: object) -> str:
-    """Quote a name or value for PostgREST, where commas, dots, colons and brackets mean something."""
+    """Quote a name or value for PostgREST, where punctuation has a meaning."""
     escaped = str(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -243,7 +243,7 @@ def _ask(execute: Callable[[], Any], names: AppTable) -> Any:
             return execute()
         except httpx.LocalProtocolError:  # its text can hold the key
             raise SourceError(
-                "the request to Supabase is malformed: check SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY"
+                "the request to Supabase is malformed: check SUPABASE_URL and its key"
             ) from None
         except httpx.TransportError as error:
             raise TryAgainError(str(error) or type(error).__name__) from None
@@ -251,9 +251,7 @@ def _ask(execute: Callable[[], Any], names: AppTable) -> Any:
             raise SourceError(f"the request to Supabase failed: {error}") from None
         except APIError as error:
             if str(error.code) == "200":  # how older clients report an answer that is not JSON
-                raise TryAgainError(
-                    "its answer is not a JSON list of rows; check SUPABASE_URL"
-                ) from None
+                raise TryAgainError(NOT_ROWS) from None
             raise SourceError(_explain(error, names)) from None
 
     return with_retries(attempt, "Supabase")
