@@ -68,7 +68,7 @@ class Source(_Part):
     """Where ratings came from; rows is the sum of kept and of the reasons in dropped."""
 
     name: Text = _part("A MovieLens set, sample, app, or ratings: what --ratings named.")
-    rows: Count = _part("Rows that the source had; 0 if it is not configured or not asked.")
+    rows: Count = _part("Rows that the source had.")
     dropped: dict[str, Annotated[int, Field(ge=1)]] = _part("Rows left out, by the reason.")
     kept: Count = _part("Rows that were trained on.")
     users: Count = _part("Users with a row that was kept.")
@@ -196,7 +196,7 @@ class Manifest(_Part):
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = _part(
         "Of all that was drawn at random. The same inputs and seed give the same arrays."
     )
-    data: Data = _part("The ratings that the model was trained on.")
+    data: Data = _part("Which ratings the model was trained on.")
     catalog: Catalog | None = _part("The app's films. Null: every film, or unknown.")
     model: Model = _part("What is needed beside the arrays to predict.")
     metrics: list[Metric] = _part(
