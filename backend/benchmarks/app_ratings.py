@@ -81,15 +81,15 @@ def read() -> None:
     """Read the app's ratings; print the time it took and its peak memory."""
     import adbc_driver_postgresql.dbapi
     import pandas as pd
+    import postgrest
     import pyarrow as pa
-    import supabase
 
     from ml.collaborative.app_ratings import postgres as postgres_ratings
     from ml.collaborative.app_ratings import read_app_ratings
     from ml.collaborative.app_ratings import rest as supabase_ratings
     from ml.collaborative.ratings import table_hash
 
-    loaded = (adbc_driver_postgresql, pd, pa, supabase, postgres_ratings, supabase_ratings)
+    loaded = (adbc_driver_postgresql, pd, pa, postgrest, postgres_ratings, supabase_ratings)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     table = read_app_ratings()
