@@ -278,7 +278,7 @@ def _in_range(codes: NDArray[np.int32], count: int) -> bool:
 def _group(
     keys: NDArray[np.int32], others: NDArray[np.int32], ratings: NDArray[Any], count: int
 ) -> Rows:
-    """Rows by key; within a row the order is kept."""
+    """Return the ratings as rows by key; within a row the order is kept."""
     starts = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(np.bincount(keys, minlength=count), out=starts[1:])
     if np.all(keys[1:] >= keys[:-1]):

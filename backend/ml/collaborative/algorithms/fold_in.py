@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 STRIP = 200_000
 """Multiplications up to which OpenBLAS uses one thread (its limit is 2**18)."""
-MOST = 1_000_000
-"""Ratings, at most, from which the variance around predictions is told."""
+MAX_RATINGS = 1_000_000
+"""Ratings, at most, that the variance around predictions is computed from."""
 
 
 def learn_root(arrays: Mapping[str, NDArray[Any]], global_mean: float) -> NDArray[np.float64]:
-    """A root of the prior: what a folded-in user's bias and vector are made of.
+    """Learn a root of the prior of users: what a folded-in user's bias and vector are made of.
 
     Args:
         arrays: bu, bi, pu, qi, the ratings by user, and perhaps implicit, see
@@ -40,7 +40,7 @@ def learn_root(arrays: Mapping[str, NDArray[Any]], global_mean: float) -> NDArra
 
     bu, pu = arrays["bu"], arrays["pu"]
     users, ratings = len(bu), len(arrays["rated_movies"])
-    rows = np.arange(0, ratings, -(-ratings // MOST))
+    rows = np.arange(0, ratings, -(-ratings // MAX_RATINGS))
     user = np.searchsorted(arrays["rated_starts"], rows, side="right") - 1
     film, stars = arrays["rated_movies"][rows], arrays["rated_stars"][rows]
     errors = stars - global_mean - bu[user] - arrays["bi"][film]
@@ -57,7 +57,7 @@ def learn_root(arrays: Mapping[str, NDArray[Any]], global_mean: float) -> NDArra
 
 
 def make_root(moments: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A root of second moments, (k, k): root @ root.T is `moments`."""
+    """Return a root of second moments, (k, k): root @ root.T is `moments`."""
     import numpy as np
     from threadpoolctl import threadpool_limits
 
@@ -68,7 +68,7 @@ def make_root(moments: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _sum_by_user(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """What the films that each user rated say of the user, whatever the stars, (users, 1 + f)."""
+    """Return the part of each user that is implied by which films they rated, (users, 1 + f)."""
     import numpy as np
 
     starts, films, implicit = arrays["rated_starts"], arrays["rated_movies"], arrays["implicit"]
@@ -81,7 +81,7 @@ def _sum_by_user(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
 
 
 def implied(implicit: NDArray[np.float64], films: NDArray[np.integer]) -> NDArray[np.float64]:
-    """The part of (bias, vector) that comes of which films were rated (SVD++, Koren 2008)."""
+    """Return the part of (bias, vector) that rated films imply (SVD++, Koren 2008)."""
     total: NDArray[np.float64] = implicit[films].sum(axis=0)
     total /= max(len(films), 1) ** 0.5
     return total
@@ -90,7 +90,7 @@ def implied(implicit: NDArray[np.float64], films: NDArray[np.integer]) -> NDArra
 def solve(
     root: NDArray[np.float64], factors: NDArray[np.float64], residuals: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The (bias, vector) that explains residuals best, under the prior: (1 + factors,).
+    """Return the (bias, vector) that explains residuals best, under the prior: (1 + factors,).
 
     With z = [1, factors] @ root it is root @ w, where w minimises |residuals - z w|^2 + |w|^2.
 
@@ -111,7 +111,7 @@ def solve(
 
 
 def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A @ b in strips so thin that BLAS uses one thread: waking others takes longer than it all."""
+    """Multiply a by b in strips so thin that BLAS uses one thread, which is quicker here."""
     import numpy as np
 
     step = max(1, STRIP // max(1, b.size))

@@ -36,7 +36,7 @@ def in_parallel(
     epochs: int,
     threads: int | None = None,
 ) -> Iterator[float]:
-    """The sum of squared errors of epoch after epoch.
+    """Yield the sum of squared errors of epoch after epoch.
 
     Args:
         step: one pass over rows, which updates the bu, bi, pu and qi it is given in place.
@@ -73,7 +73,7 @@ def in_parallel(
 
 
 def _even_blocks(counts: NDArray[np.intp]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-    """The block of each item, about as many ratings in each, and the items block after block."""
+    """Return the block of each item, with even ratings, and the items block after block."""
     turn = np.arange(len(counts)) % (2 * BLOCKS)  # to and fro over the blocks
     block = np.empty(len(counts), dtype=np.uint8)
     block[np.argsort(-counts, kind="stable")] = np.minimum(turn, 2 * BLOCKS - 1 - turn)
@@ -83,7 +83,7 @@ def _even_blocks(counts: NDArray[np.intp]) -> tuple[NDArray[np.uint8], NDArray[n
 def _split_by_items(
     rows: Rows, block: NDArray[np.uint8], order: NDArray[np.intp]
 ) -> Iterator[Rows]:
-    """The rows of all users in each block of items, numbered as in `order`."""
+    """Return the rows of all users in each block of items, numbered as in `order`."""
     number = np.empty(len(order), dtype=np.int32)
     number[order] = np.arange(len(order))
     block_of_rating = block[rows.others]

@@ -101,7 +101,7 @@ def fit_svd(
 def _in_sequence(
     step: Callable[..., float], rows: Rows, arrays: tuple[NDArray[np.float64], ...], epochs: int
 ) -> Iterator[float]:
-    """The sum of squared errors of epoch after epoch."""
+    """Yield the sum of squared errors of epoch after epoch."""
     for _ in range(epochs):
         yield step(rows, *arrays)
 
@@ -109,7 +109,7 @@ def _in_sequence(
 def predict_pairs(
     model: SVD, users: NDArray[np.integer], items: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """What `model.predict(user, item).est` gives for each pair, clipped to the rating scale.
+    """Return what `model.predict(user, item).est` gives for each pair, clipped to the rating scale.
 
     Args:
         model: a trained, biased SVD.

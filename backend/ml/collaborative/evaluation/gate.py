@@ -118,7 +118,7 @@ def _compare_counts(now: Counts, before: Counts) -> list[Check]:
 
 
 def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
-    """This training and the published one on the ratings that both were kept from."""
+    """Compare this training and the published one on the ratings held out of both."""
     before = published.held_out
     here = there = np.empty(0, dtype=np.intp)
     if before is not None:
@@ -140,7 +140,7 @@ def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
 
 
 def too_few(table: pd.DataFrame) -> str:
-    """What to say of a table from which too little can be held out; nothing of a larger one."""
+    """Return a text if a table is too small to hold ratings out of it, else an empty one."""
     if len(table) >= MIN_HELD_OUT * FOLDS:
         return ""
     least = MIN_HELD_OUT * FOLDS
@@ -148,7 +148,7 @@ def too_few(table: pd.DataFrame) -> str:
 
 
 def describe_refusal(checks: Sequence[Check], folder: Path, algorithm: str) -> GateError:
-    """The error that names what failed, says where the refused build is, and what to do."""
+    """Return the error that names what failed, where the refused build is, and what to do."""
     failed = "; ".join(check.text for check in checks if not check.passed)
     other = ""
     if algorithm == "svd" and "RMSE" in failed:

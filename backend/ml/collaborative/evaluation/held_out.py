@@ -48,7 +48,7 @@ class HoldOut:
     """Hash of the user and film of each of them, (n,)."""
 
     def rows(self) -> NDArray[Any]:
-        """What a later build needs to compare with: hash and prediction of each, (n,)."""
+        """Return what a later build compares with: hash and prediction of each rating, (n,)."""
         rows = np.empty(len(self.pairs), dtype=[("pair", "<u8"), ("prediction", "<f8")])
         rows["pair"], rows["prediction"] = self.pairs, self.predictions
         return rows
@@ -66,7 +66,7 @@ def name_trainings(training: Training) -> dict[str, Training]:
 
 
 def sample_users(table: pd.DataFrame) -> pd.DataFrame:
-    """All rows of some users, at most `MAX_RATINGS` or those of one user; a smaller table as it is.
+    """Return all rows of some users, at most `MAX_RATINGS`; a smaller table as it is.
 
     The users are those with the lowest hashes, so that they are much the same from day to day.
     """

@@ -17,7 +17,7 @@ LIKED = 4.0
 
 
 def rmse(errors: NDArray[np.float64]) -> float:
-    """Root of the mean squared error, in stars (Herlocker et al. 2004, section 4.1).
+    """Return the root of the mean squared error, in stars (Herlocker et al. 2004, section 4.1).
 
     NaN of no errors.
     """
@@ -25,12 +25,12 @@ def rmse(errors: NDArray[np.float64]) -> float:
 
 
 def mae(errors: NDArray[np.float64]) -> float:
-    """Mean absolute error, in stars (Herlocker et al. 2004, section 4.1)."""
+    """Return the mean absolute error, in stars (Herlocker et al. 2004, section 4.1)."""
     return float(np.mean(np.abs(errors)))
 
 
 def ndcg(hits: NDArray[np.bool_], liked: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Normalised discounted cumulative gain of each user's list (Järvelin and Kekäläinen 2002).
+    """Return the NDCG of each user's list (Järvelin and Kekäläinen 2002).
 
     A liked film at place r counts 1 / log2(r + 1); the sum is divided by that of the best list.
 
@@ -44,17 +44,17 @@ def ndcg(hits: NDArray[np.bool_], liked: NDArray[np.integer]) -> NDArray[np.floa
 
 
 def precision(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of each user's list that is liked (Herlocker et al. 2004, section 4.2)."""
+    """Return the share of each user's list that is liked (Herlocker et al. 2004, section 4.2)."""
     return np.asarray(hits.mean(axis=1))
 
 
 def recall(hits: NDArray[np.bool_], liked: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Share of the films each user likes that is in the list (Herlocker et al. 2004)."""
+    """Return the share of the films each user likes that is in the list (Herlocker et al. 2004)."""
     return np.asarray(hits.sum(axis=1) / liked)
 
 
 def hit(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """1 where a user's list has a liked film, else 0; their mean is the hit rate.
+    """Return 1 where a user's list has a liked film, else 0; their mean is the hit rate.
 
     Deshpande and Karypis 2004, where a user has one held-out film; here there may be several.
     """
@@ -62,12 +62,12 @@ def hit(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def coverage(top: NDArray[np.integer], films: int) -> float:
-    """Share of the catalog that is recommended to someone (Herlocker et al. 2004, section 4.3)."""
+    """Return the share of the catalog that is recommended (Herlocker et al. 2004, section 4.3)."""
     return len(np.unique(top[top >= 0])) / films
 
 
 def popularity(top: NDArray[np.integer], ratings_per_film: NDArray[np.integer]) -> float:
-    """Mean number of training ratings of a recommended film; lower is less of the same.
+    """Return the mean number of training ratings of a recommended film; lower is less of the same.
 
     Average recommendation popularity (Yin et al. 2012), here over all places alike.
     """

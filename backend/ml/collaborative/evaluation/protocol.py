@@ -75,7 +75,7 @@ class _HeldOut(NamedTuple):
 def evaluate(
     table: pd.DataFrame, splits: Sequence[Split], fits: Fits, *, ranking: bool = True
 ) -> list[Score]:
-    """Errors and rankings of models trained on each split, and of three baselines.
+    """Measure errors and rankings of models trained on each split, and of three baselines.
 
     The baselines are user and item biases, the global mean (which ranks nothing) and the most
     rated films (which predict nothing). A ranking is of all films of the training that the user
@@ -122,7 +122,7 @@ def evaluate(
 
 
 def _models(trainset: ArrayTrainset, fits: Fits) -> Iterator[tuple[str, SVD]]:
-    """The models to compare, then the baselines in the form of a model."""
+    """Yield the models to compare, then the baselines in the form of a model."""
     for name, fit in fits.items():
         yield name, fit(trainset)
     plain = AlgoBase.fit(SVD(n_factors=1), trainset)
@@ -167,7 +167,7 @@ def _measure_ranking(
     held_out: _HeldOut,
     films: int,
 ) -> None:
-    """Rankings of the users with a film they like among the held-out ratings."""
+    """Measure rankings for the users with a film they like among the held-out ratings."""
     trainset = model.trainset
     likes = held_out.ratings >= metrics.LIKED
     people, first = np.unique(held_out.people[likes], return_index=True)
@@ -200,7 +200,7 @@ def _measure_ranking(
 
 
 def rank(model: SVD, users: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The first `metrics.TOP` films for each user, those rated in the training left out.
+    """Return the first `metrics.TOP` films for each user, without those rated in the training.
 
     Args:
         model: a trained SVD.

@@ -39,7 +39,7 @@ class Split(NamedTuple):
 
 
 def k_folds(count: int, folds: int, seed: int) -> Iterator[Split]:
-    """Each row is held out once, in one of `folds` random parts.
+    """Yield `folds` random splits; each row is held out in one of them.
 
     The folds are those of Surprise's `KFold(folds, random_state=seed)`.
     """
@@ -71,7 +71,7 @@ def fixed_fifth(table: pd.DataFrame) -> tuple[Split, NDArray[np.uint64]]:
 
 
 def user_hashes(user_ids: Iterable[str]) -> NDArray[np.uint64]:
-    """Eight bytes of BLAKE2b for each user, the same on every machine and day."""
+    """Return eight bytes of BLAKE2b for each user, the same on every machine and day."""
     digests = (
         hashlib.blake2b(user.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         for user in user_ids
@@ -109,7 +109,7 @@ def new_users(user_ids: pd.Series, revealed: int, seed: int, share: float = 0.1)
 
 
 def grouplens(mapped: MappedRatings, test_file: Path, film_ids: pd.Series) -> Split:
-    """One of the splits that come with ML-100K: u1 to u5, ua and ub.
+    """Return one of the splits that come with ML-100K: u1 to u5, ua and ub.
 
     A rating is known again by its time too: where a user rated a film twice, under two item ids,
     the two may be in different parts, and only the later one is in the table. Of the 22 rated
@@ -134,7 +134,7 @@ def grouplens(mapped: MappedRatings, test_file: Path, film_ids: pd.Series) -> Sp
 def all_splits(
     mapped: MappedRatings, table: pd.DataFrame, data_dir: Path, seed: int
 ) -> dict[str, list[Split]]:
-    """Every way that fits the data, by its name for people.
+    """Return every way to hold out that fits the data, by its name for people.
 
     Args:
         mapped: the MovieLens ratings.

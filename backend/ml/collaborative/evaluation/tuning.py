@@ -94,7 +94,7 @@ def tune(
 
 
 def draw_parameters(rng: np.random.Generator) -> Parameters:
-    """One set within the bounds, rounded so that its flags say all of it."""
+    """Draw one set within the bounds, rounded so that its flags say all of it."""
 
     def between(bounds: Sequence[float]) -> float:
         return float(f"{np.exp(rng.uniform(*np.log(bounds))):.3g}")

@@ -26,7 +26,7 @@ WIDTH = 4.2
 
 
 def funnel(stages: Sequence[tuple[str, int]]) -> str:
-    """Bars of what is left after each stage, its count beside it."""
+    """Draw bars of what is left after each stage, with the counts."""
     names, counts = zip(*stages, strict=True)
     figure, axes = _make(0.45 * len(stages))
     axes.barh(range(len(counts)), counts, height=0.22, color=MAIN)
@@ -38,7 +38,7 @@ def funnel(stages: Sequence[tuple[str, int]]) -> str:
 
 
 def compare(values: Mapping[str, float], label: str, *, digits: int = 4) -> str:
-    """A dot for each name on one axis, the first name's in the main colour, its value beside it."""
+    """Draw a dot with its value for each name on one axis, the first in the main colour."""
     figure, axes = _make(0.6 + 0.42 * len(values))
     low, high = min(values.values()), max(values.values())
     margin = (high - low) * 0.3 or 0.1
@@ -61,7 +61,7 @@ def compare(values: Mapping[str, float], label: str, *, digits: int = 4) -> str:
 def curves(
     lines: Sequence[Sequence[float]], level: float | None, names: Sequence[str], xlabel: str
 ) -> str:
-    """RMSE after each step.
+    """Draw the RMSE after each step.
 
     Args:
         lines: one or more of them.
@@ -86,7 +86,7 @@ def curves(
 def distribution(
     groups: Mapping[str, NDArray[np.float64]], predictions: NDArray[np.float64]
 ) -> str:
-    """Share per star of the ratings in each group, and of the predictions in steps of a quarter."""
+    """Draw the share of each star in each group, and of predictions in quarter steps."""
     figure, axes = _make(2.6)
     step = 0.5 if any((ratings % 1).any() for ratings in groups.values()) else 1.0
     width = 0.8 * step / len(groups)
@@ -109,7 +109,7 @@ def distribution(
 
 
 def calibration(predictions: NDArray[np.float64], ratings: NDArray[np.float64]) -> str:
-    """Mean rating by tenths of the predictions, with two standard errors, and where they agree."""
+    """Draw mean ratings by tenths of the predictions, with two standard errors."""
     figure, axes = _make(2.6)
     order = np.argsort(predictions, kind="stable")
     parts = [part for part in np.array_split(order, 10) if len(part)]
@@ -151,7 +151,7 @@ def _style() -> AbstractContextManager[None]:
 
 
 def _svg(figure: Figure) -> str:
-    """The element alone; without ids but those that are referred to, as a page has many charts."""
+    """Return the SVG element, with only those ids that are referred to."""
     buffer = io.StringIO()
     with _style():
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -59,7 +59,7 @@ class Film:
 def render_report(
     build: Content, manifest: Mapping[str, Any], previous: Mapping[str, Any] | None
 ) -> str:
-    """The page, whole in itself: no script, no network.
+    """Render the page; it needs no script and no network.
 
     Args:
         build: what it is about.
@@ -97,7 +97,7 @@ def render_report(
 
 
 def describe_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest says, in words for people; what it does not say is left out."""
+    """Return what a manifest says, in words for people; what it does not say is left out."""
     data = manifest["data"]
     app: dict[str, Any] = {}
     movielens: dict[str, Any] = {}
@@ -135,7 +135,7 @@ def describe_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changes(previous: Mapping[str, Any], facts: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Each fact that is another than before: its name, then, now (None where there was none)."""
+    """Return each fact that has changed: name, value then, value now (None for no value)."""
     names = [*facts, *(name for name in previous if name not in facts)]
     return [
         (name, previous.get(name), facts.get(name))
@@ -182,7 +182,7 @@ def _stages(build: Content, facts: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def _name_films(build: Content) -> Callable[..., Film]:
-    """What makes a `Film` of a TMDB id and perhaps stars."""
+    """Return a function that makes a `Film` of a TMDB id and perhaps stars."""
     counts = build.table["movie_id"].value_counts().to_dict()
 
     def name(tmdb_id: int, stars: float | None = None) -> Film:
@@ -194,7 +194,7 @@ def _name_films(build: Content) -> Callable[..., Film]:
 
 
 def _film_lists(build: Content, name: Callable[..., Film]) -> dict[str, Any]:
-    """The films with most, fewest and no ratings, and those that have no TMDB id."""
+    """Return the films with most, fewest and no ratings, and those that have no TMDB id."""
     rated = [name(film) for film in sorted(build.table["movie_id"].unique().tolist())]
     rated.sort(key=lambda film: -film.ratings)
     unrated = (build.catalog or frozenset()) - {film.tmdb_id for film in rated}
@@ -208,7 +208,7 @@ def _film_lists(build: Content, name: Callable[..., Film]) -> dict[str, Any]:
 
 
 def _examples(build: Content, name: Callable[..., Film]) -> list[dict[str, Any]]:
-    """Three of MovieLens's users, with few, some and many ratings: what they liked, and would."""
+    """Return three of MovieLens's users, with few, some and many ratings, and their lists."""
     table, trainset = build.table, build.svd.trainset
     counts = table["user_id"].value_counts(sort=False)
     counts = counts[(counts > 0) & ~is_app_user(counts.index.to_series().astype("str"))]
@@ -235,7 +235,7 @@ def _examples(build: Content, name: Callable[..., Film]) -> list[dict[str, Any]]
 
 
 def _value(value: object) -> str:
-    """As a person reads it."""
+    """Return a value as a person reads it."""
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -95,7 +95,7 @@ def describe_unchanged(build_id: str, live: str | None) -> str:
 
 
 def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]:
-    """A table of the releases kept, the newest first; the live one is marked."""
+    """Return a table of the releases kept, the newest first; the live one is marked."""
     if not releases:
         return [f"no releases in {from_here(models_dir)}"]
     titles = "release", "built (UTC)", "ratings", "of app", "users", "films", "RMSE", "algorithm"
@@ -121,7 +121,7 @@ def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]
 
 
 def describe_rollback(live: str, before: str | None) -> str:
-    """What became of a rollback."""
+    """Return a line on a rollback."""
     if live == before:
         return f"release {live} is live already: nothing done"
     return f"release {live} is live again, in place of {before}"
@@ -147,7 +147,7 @@ COLUMNS = {
 
 
 def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]:
-    """A table for each way to hold ratings out, models by measures; columns stand in line."""
+    """Return a table for each way to hold ratings out: models by measures."""
     scores = [score for table in evaluations.values() for score in table]
     width = max(map(len, [*evaluations, *map(label, scores)]), default=0)
     lines = []
@@ -163,7 +163,7 @@ def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]
 
 
 def label(score: Score) -> str:
-    """The model, and of a group of users which, and from how many ratings it is known."""
+    """Return the model's name; for a group of users with the group and its ratings."""
     if score.users == ALL:
         return score.model
     return f"{score.model}, {score.users} ({score.ratings:,})"
@@ -199,7 +199,7 @@ def _value(number: float | None, column: str) -> str:
 
 
 def _describe_known_pair(svd: SVD, combined: pd.DataFrame) -> str:
-    """The first rating, and what is predicted for it."""
+    """Return the first rating, and what is predicted for it."""
     known = combined.iloc[0]
     prediction = svd.predict(known["user_id"], int(known["movie_id"]))
     user = known["user_id"] if known["user_id"].startswith(NOT_APP_PREFIX) else "an app user"

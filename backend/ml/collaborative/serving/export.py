@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
 
 def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
-    """What `serving.CollaborativeModel.recommend` says for every user, in bounded memory.
+    """Yield what `CollaborativeModel.recommend` gives for every user, in bounded memory.
 
     Args:
         snapshot: a release in memory.

@@ -59,15 +59,15 @@ class CollaborativeModel:
         return self._snapshot.movie_ids
 
     def knows_user(self, user_id: str) -> bool:
-        """Whether the release knows this user; of films alone it knows none, see `fold_in`."""
+        """Return whether the release knows this user; an item-only release knows none."""
         return user_id in self._snapshot.users
 
     def knows_movie(self, movie_id: int) -> bool:
-        """Whether the model was trained with ratings of this film."""
+        """Return whether the model was trained with ratings of this film."""
         return bool(self.knows_movies([movie_id])[0])
 
     def knows_movies(self, movie_ids: ArrayLike) -> NDArray[np.bool_]:
-        """Which films the model was trained with, (n,).
+        """Return which films the model was trained with, (n,).
 
         Raises:
             MovieIdError: ids that are no integers.
@@ -77,7 +77,7 @@ class CollaborativeModel:
     def predict(
         self, user: str | FoldedUser, movie_ids: ArrayLike, *, unknown: float | None = None
     ) -> NDArray[np.float64]:
-        """Predicted ratings in stars, (n,), as `svd.predict(user, movie_id).est` of Surprise.
+        """Return predicted stars, (n,), as `svd.predict(user, movie_id).est` of Surprise.
 
         They are clipped to the scale of the ratings. For a user whom the model does not know they
         are what the films get on average.
@@ -113,10 +113,10 @@ class CollaborativeModel:
         candidates: ArrayLike | None = None,
         exclude: Collection[int] = (),
     ) -> list[Recommendation]:
-        """The films predicted best, best first; films with equal predictions by TMDB id.
+        """Return the films with the highest predictions, best first; equal ones by TMDB id.
 
         Predictions are compared before they are clipped to the scale of the ratings, so that five
-        stars and more than that are told apart.
+        stars and more than that differ.
 
         Args:
             user: the app's id, or a folded-in user.
@@ -148,7 +148,7 @@ class CollaborativeModel:
         return list(map(Recommendation, ids.tolist(), stars.tolist()))
 
     def fold_in(self, ratings: Mapping[int, float]) -> FoldedUser:
-        """A user from ratings made after the build, or all their ratings; see `fold_in`.
+        """Fold a user in from ratings made after the build, or from all their ratings.
 
         Args:
             ratings: stars by TMDB id. Films that the model does not know say nothing; where none
@@ -161,7 +161,7 @@ class CollaborativeModel:
         return self._snapshot.fold_in(ratings)
 
     def similar(self, movie_id: int, n: int = 10) -> list[Recommendation]:
-        """The films whose predicted ratings go most with this one's; none of an unknown film's.
+        """Return the films most similar to this one; nothing for an unknown film.
 
         The measure, `score`, is the correlation of the two films' predicted ratings over the users
         of the training, biases aside: the cosine of their factors under the second moments of the
@@ -210,7 +210,7 @@ class CollaborativeModel:
 def load_collaborative(
     models_dir: str | Path | None = None, *, mmap: bool = False
 ) -> CollaborativeModel:
-    """The live release, each file verified by its hash, from plain arrays: no pickle is loaded.
+    """Load the live release, verified by its hashes, from plain arrays: no pickle is loaded.
 
     Args:
         models_dir: default `ml/models`; or the folder of one release.
@@ -225,7 +225,7 @@ def load_collaborative(
 
 
 def _top(scores: NDArray[np.float64], ids: NDArray[np.int64], n: int) -> NDArray[np.intp]:
-    """Places of the n highest scores, highest first; of equal ones the lower id."""
+    """Return the places of the n highest scores, highest first; of equal ones the lower id."""
     if n <= 0:
         return np.empty(0, dtype=np.intp)
     places = np.arange(len(scores))

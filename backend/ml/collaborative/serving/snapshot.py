@@ -36,7 +36,7 @@ class FoldedUser:
     vector: NDArray[np.float64]
     """(factors,)"""
     build_id: str
-    """Of the release that bias and vector belong to; with another they are made anew."""
+    """Of the release that bias and vector belong to; another release computes them again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Snapshot:
     cache: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def rows_of(self, movie_ids: ArrayLike) -> NDArray[np.intp]:
-        """Row of each film; -1 where the model does not know it."""
+        """Return the row of each film; -1 where the model does not know it."""
         try:
             ids = np.asarray(movie_ids)
         except (ValueError, OverflowError):  # uneven lists
@@ -81,7 +81,7 @@ class Snapshot:
         return np.where(in_order[places] == ids, self.order[places], -1)
 
     def parameters_of(self, user: str | FoldedUser) -> tuple[float, NDArray[np.float64] | None]:
-        """Bias and vector; zero and None of a user whom the model does not know."""
+        """Return the bias and vector; zero and None for a user whom the model does not know."""
         if isinstance(user, FoldedUser):
             if user.build_id != self.build_id:
                 user = self.fold_in(user.ratings)
@@ -94,7 +94,7 @@ class Snapshot:
         return (0.0, None) if row is None else (float(self.bu[row]), self.pu[row])
 
     def rows_rated_by(self, user: str | FoldedUser) -> NDArray[np.integer]:
-        """Of the films, those that the user has rated."""
+        """Return the rows of the films that the user has rated."""
         if isinstance(user, FoldedUser):
             rows = self.rows_of(list(user.ratings))
             return rows[rows >= 0]
@@ -106,7 +106,7 @@ class Snapshot:
     def scores(
         self, rows: NDArray[np.intp], vector: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
-        """What the films add to the user's average, (n,)."""
+        """Return what the films add to the user's average, (n,)."""
         if vector is None:
             return self.bi[rows]
         if 2 * len(rows) > len(self.qi):  # a product with all is quicker than picking rows
@@ -132,14 +132,14 @@ class Snapshot:
         return FoldedUser(dict(ratings), float(found[0]), found[1:], self.build_id)
 
     def lengths(self) -> NDArray[np.float64]:
-        """Of the films' factors under the users' second moments, (films,); made when asked for."""
+        """Return the lengths of the films' factors under the users' second moments, (films,)."""
         if "lengths" not in self.cache:
             self.cache["lengths"] = np.linalg.norm(self.qi @ self.root[1:], axis=1)
         return self.cache["lengths"]
 
 
 def read_snapshot(folder: Path, *, mmap: bool = False) -> Snapshot:
-    """The release in `folder`, verified.
+    """Read and verify the release in `folder`.
 
     Raises:
         ReleaseError: see `release.load_arrays`.
@@ -175,7 +175,7 @@ def read_snapshot(folder: Path, *, mmap: bool = False) -> Snapshot:
 
 
 def _check_stars(ratings: Mapping[int, float]) -> NDArray[np.float64]:
-    """The values as an array, once they are stars."""
+    """Return the values as an array, once they are stars."""
     if not isinstance(ratings, Mapping):
         raise RatingError(f"expected stars by film id, found {ratings!r:.80}")
     for movie_id, stars in ratings.items():

@@ -14,7 +14,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..algorithms.fold_in import MOST, make_root
+from ..algorithms.fold_in import MAX_RATINGS, make_root
 from ..algorithms.parts import Parts, attach
 from ..errors import GateError, SourceError, UsageError
 from .session import first_line
@@ -223,7 +223,7 @@ def fit_items(
         fitted = fit(cluster, ratings, count, parameters, seed, fingerprint)
         bi, qi = _collect(fitted.items, "item", len(movie_ids), parameters.factors)
         users, moments = _second_moments(fitted.users)
-        noise = _noise(fitted, ratings, min(1.0, MOST / count), seed)
+        noise = _noise(fitted, ratings, min(1.0, MAX_RATINGS / count), seed)
     _check_finite(bi, qi, moments)
     trainset = make_items_trainset(movie_ids.tolist(), scale, fitted.mean)
     model = SVD(n_factors=parameters.factors, n_epochs=parameters.epochs, random_state=seed)

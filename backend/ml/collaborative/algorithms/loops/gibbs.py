@@ -108,7 +108,7 @@ def sample_side(
 
 
 def compiled_side() -> Callable[..., float]:
-    """`sample_side`, compiled; see `jit.compiled`."""
+    """Return `sample_side`, compiled; see `jit.compiled`."""
     number, vector, matrix = Argument("float64"), Argument("float64", 1), Argument("float64", 2)
     rows = Argument("int64", 1), Argument("int32", 1)
     changed = Argument("float64", 2, changed=True)

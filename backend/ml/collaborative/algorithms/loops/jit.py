@@ -36,7 +36,7 @@ class Argument(NamedTuple):
 
 @cache
 def compiled(function: Callable[..., float], *arguments: Argument) -> Callable[..., float]:
-    """A function as machine code; other threads run while it does.
+    """Compile a function to machine code; other threads run while it does.
 
     Args:
         function: takes numbers and arrays in C order, changes arrays in place, gives a float. It
@@ -67,7 +67,7 @@ def compiled(function: Callable[..., float], *arguments: Argument) -> Callable[.
 
 
 def _flat_types(arguments: tuple[Argument, ...]) -> list[Any]:
-    """How numba passes arguments: an array is seven values or more."""
+    """Return the types that numba passes arguments as: an array is seven values or more."""
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     flat: list[Any] = []
     for kind in arguments:
@@ -79,7 +79,7 @@ def _flat_types(arguments: tuple[Argument, ...]) -> list[Any]:
 
 
 def _flat_array(array: Any, kind: Argument) -> list[Any]:
-    """Owner and parent (none), size, bytes an item, address, shape and strides."""
+    """Return owner and parent (none), size, bytes an item, address, shape and strides."""
     whole = array.flags.c_contiguous and array.flags.aligned
     if (array.dtype, array.ndim, whole) != (kind.dtype, kind.dimensions, True):
         raise TypeError(
@@ -93,10 +93,10 @@ def _flat_array(array: Any, kind: Argument) -> list[Any]:
 
 
 def _load(function: Callable[..., float], name: str, arguments: tuple[Argument, ...]) -> Any:
-    """The engine that has the function, from the cache where it is there and whole.
+    """Return the engine that has the function, from the cache where it is there and whole.
 
-    Cached beside the source as Python does, or in the user's cache folder where that is read-only;
-    where neither can be written, the code is made in each process.
+    It is cached beside the source, or in the user's cache folder where that is read-only; where
+    neither can be written, each process compiles it again.
     """
     import llvmlite.binding as llvm
 
@@ -124,7 +124,7 @@ def _load(function: Callable[..., float], name: str, arguments: tuple[Argument, 
 
 @contextmanager
 def _without_numbas_settings() -> Iterator[None]:
-    """NUMBA_... variables, meant for other code, would make this one slow or not at all."""
+    """Hide NUMBA_... variables, meant for other code, which would slow this one or stop it."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name[:6] == "NUMBA_"}
     try:
         yield
@@ -135,7 +135,7 @@ def _without_numbas_settings() -> Iterator[None]:
 def _make(
     function: Callable[..., float], name: str, arguments: tuple[Argument, ...], machine: Any
 ) -> str:
-    """The function as LLVM IR, made by numba, under a plain name and without wrappers."""
+    """Return the function as LLVM IR, made by numba, under a plain name and without wrappers."""
     import llvmlite.binding as llvm
     from numba import njit, types
 
@@ -173,7 +173,7 @@ def _folders(source: Path) -> Iterator[Path]:
 
 
 def _read(paths: Iterable[Path]) -> Iterator[str]:
-    """What is kept there and whole: its first line is the hash of the rest."""
+    """Return what is kept there, if it is whole: its first line is the hash of the rest."""
     for path in paths:
         with suppress(OSError):
             first, _, ir = path.read_bytes().partition(b"\n")

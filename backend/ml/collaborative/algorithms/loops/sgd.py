@@ -18,7 +18,7 @@ CACHE_LINE = 64
 
 
 def aligned_rows(values: NDArray[Any]) -> NDArray[Any]:
-    """A copy of an array that begins at a cache line."""
+    """Return a copy of an array that begins at a cache line."""
     memory = np.empty(values.nbytes + CACHE_LINE, dtype=np.uint8)
     start = -memory.ctypes.data % CACHE_LINE
     copy = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
@@ -30,7 +30,7 @@ def epoch(
     starts: Any, items: Any, ratings: Any, mean: float, bu: Any, bi: Any, pu: Any, qi: Any,
     lr: float, reg: float,
 ) -> float:  # fmt: skip
-    """One pass over all ratings, user after user; updates bu, bi, pu and qi in place.
+    """Make one pass over all ratings, user after user; update bu, bi, pu and qi in place.
 
     For each rating r_ui, with e = r_ui - (mean + b_u + b_i + q_i . p_u):
     b_u += lr (e - reg b_u), b_i += lr (e - reg b_i), p_u += lr (e q_i - reg p_u) and
@@ -88,7 +88,7 @@ def epoch(
 
 
 def compiled_epoch(ratings_type: str) -> Callable[..., float]:
-    """`epoch`, compiled for ratings of this dtype; see `jit.compiled`."""
+    """Return `epoch`, compiled for ratings of this dtype; see `jit.compiled`."""
     rows = Argument("int64", 1), Argument("int32", 1), Argument(ratings_type, 1)
     number = Argument("float64")
     vector, matrix = Argument("float64", 1, changed=True), Argument("float64", 2, changed=True)
