@@ -11,9 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative.algorithms.bayesian import fit_bayesian
-from ml.collaborative.algorithms.posterior import Samples, compile_samples
 from ml.collaborative.algorithms.fold_in import implied
 from ml.collaborative.algorithms.loops.gibbs import compiled_side, sample_side
+from ml.collaborative.algorithms.posterior import Samples, compile_samples
 from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import InputError, UsageError
