@@ -22,6 +22,7 @@ from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets import movielens
 from ml.collaborative.evaluation.protocol import ALL, Score, evaluate
 from ml.collaborative.evaluation.splits import k_folds, new_users
+from ml.collaborative.paths import DATA_DIR
 from ml.collaborative.serving.model import load_collaborative
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
@@ -101,7 +102,7 @@ def compare_known_users(table: pd.DataFrame, algorithm: str, seed: int) -> dict[
 def main() -> None:
     """Print a Markdown table for each of the two questions."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, default=movielens.DEFAULT_DATA_DIR)
+    parser.add_argument("--data-dir", type=Path, default=DATA_DIR)
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
     table = movielens.load("ml-100k", args.data_dir, None).ratings

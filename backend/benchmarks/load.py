@@ -38,6 +38,7 @@ from benchmarks.service_load import (
 )
 from ml.build_collaborative import train_svd_model
 from ml.collaborative.datasets import movielens
+from ml.collaborative.paths import DATA_DIR
 from ml.collaborative.release import ReleaseStore
 from ml.collaborative.release.live import RELEASES
 from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
@@ -218,7 +219,7 @@ def flip_real(table: pd.DataFrame, flips: int) -> Flips:
 def main() -> int:
     """Print Markdown tables; return 1 if an answer failed or was mixed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, default=movielens.DEFAULT_DATA_DIR)
+    parser.add_argument("--data-dir", type=Path, default=DATA_DIR)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--flips", type=int, default=10_000)
     args = parser.parse_args()

@@ -21,6 +21,7 @@ from surprise import SVD, AlgoBase
 
 from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative.datasets import movielens
+from ml.collaborative.paths import DATA_DIR
 from ml.collaborative.ratings import make_ratings
 from ml.collaborative.serving.export import recommend_all
 from ml.collaborative.serving.model import load_collaborative
@@ -113,7 +114,7 @@ def serve_small(models: Path) -> None:
 def main() -> None:
     """Print Markdown tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, default=movielens.DEFAULT_DATA_DIR)
+    parser.add_argument("--data-dir", type=Path, default=DATA_DIR)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         small, large = Path(folder, "small"), Path(folder, "large")

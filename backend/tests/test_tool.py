@@ -129,3 +129,20 @@ def test_ctrl_c_while_evaluating_is_one_line(
     _, said = interrupt(process)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "error: interrupted; nothing is half-written"
+
+
+def test_without_the_set_s_files_films_go_by_their_ids(
+    run: Run, tmp_path: Path, movielens_archives: Path
+) -> None:
+    done = run(
+        "ml.build_collaborative", "--catalog", "all", "--models-dir", tmp_path / "models",
+        "--data-dir", tmp_path / "data", MOVIELENS_BASE_URL=str(movielens_archives),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run(
+        TOOL, "similar", "862", "--models-dir", tmp_path / "models", "--data-dir",
+        tmp_path / "elsewhere", "-n", "2",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stderr.startswith("WARNING: no titles of ml-100k (")
+    assert all(re.fullmatch(r"\d +TMDB \d+  \d\.\d\d", film) for film in done.stdout.splitlines())
