@@ -23,7 +23,7 @@ from ml.collaborative.datasets import movielens
 from ml.collaborative.evaluation.protocol import ALL, Score, evaluate
 from ml.collaborative.evaluation.splits import k_folds, new_users
 from ml.collaborative.paths import DATA_DIR
-from ml.collaborative.serving.model import load_collaborative
+from ml.collaborative.serving import CollaborativeModel, load_collaborative
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
 REVEALED = (5, 10, 20, 50)
@@ -33,16 +33,30 @@ TRAINED = "trained vectors"
 Fit = Callable[[ArrayTrainset], SVD]
 
 
-def serve(trainset: ArrayTrainset, *, base: pd.DataFrame, fit: Fit, folded: Container[str]) -> SVD:
-    """Return a model of the table `base` alone, with the trainset's users in `folded` folded in.
+class Service:
+    """Models of the table `base`, each trained, published and loaded once, as a service does it."""
 
-    It is published and loaded as a service does it, then put into the arrays of a model of the
-    whole trainset. Users who are neither in `base` nor folded in are unknown there.
+    def __init__(self, base: pd.DataFrame, fit: Fit) -> None:
+        self.base, self.fit = base, fit
+        self.models: dict[tuple[float, float], CollaborativeModel] = {}
+
+    def model(self, scale: tuple[float, float]) -> CollaborativeModel:
+        """Return the model whose predictions are on this rating scale."""
+        if scale not in self.models:
+            trainset = make_trainset(self.base, scale)
+            with tempfile.TemporaryDirectory() as folder:
+                save_models(self.fit(trainset), trainset, folder)
+                self.models[scale] = load_collaborative(folder)
+        return self.models[scale]
+
+
+def serve(trainset: ArrayTrainset, *, service: Service, folded: Container[str]) -> SVD:
+    """Return the service's model, with the trainset's users in `folded` folded in.
+
+    It is put into the arrays of a model of the whole trainset. Users whom the service has not been
+    trained on and who are not folded in are unknown there.
     """
-    base_set = make_trainset(base, trainset.rating_scale)
-    with tempfile.TemporaryDirectory() as folder:
-        save_models(fit(base_set), base_set, folder)
-        model = load_collaborative(folder)
+    model = service.model(trainset.rating_scale)
     now = model.snapshot
     items = np.array(trainset.raw_items())
     rows = now.rows_of(items)
@@ -78,10 +92,10 @@ def compare_new_users(
     fit = make_training(ALGORITHMS[algorithm], seed).fit
     split = new_users(table["user_id"], revealed, seed)
     held_out = set(table["user_id"].iloc[split.test])
-    base = table[~table["user_id"].isin(held_out)]
+    service = Service(table[~table["user_id"].isin(held_out)], fit)
     fits = {
-        UNKNOWN: partial(serve, base=base, fit=fit, folded=()),
-        FOLDED: partial(serve, base=base, fit=fit, folded=held_out),
+        UNKNOWN: partial(serve, service=service, folded=()),
+        FOLDED: partial(serve, service=service, folded=held_out),
         RETRAINED: fit,
     }
     scores = evaluate(table, [split], fits)
@@ -92,9 +106,9 @@ def compare_known_users(table: pd.DataFrame, algorithm: str, seed: int) -> dict[
     """Compare trained vectors with folded-in ones on a held-out fifth of the ratings."""
     fit = make_training(ALGORITHMS[algorithm], seed).fit
     split = next(k_folds(len(table), 5, seed))
-    base = table.iloc[split.train]
+    service = Service(table.iloc[split.train], fit)
     everyone = set(table["user_id"])
-    fits = {TRAINED: fit, FOLDED: partial(serve, base=base, fit=fit, folded=everyone)}
+    fits = {TRAINED: fit, FOLDED: partial(serve, service=service, folded=everyone)}
     scores = evaluate(table, [split], fits)
     return {score.model: score for score in scores if score.users == ALL}
 

@@ -10,7 +10,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from postgres_relay import Relay
 from postgrest_server import SupabaseServer
 from pydantic import SecretStr
 
+from benchmarks.service_load import wait_until
 from ml.collaborative.app_ratings import postgres as postgres_ratings
 from ml.collaborative.app_ratings.cleaning import clean_app_ratings
 from ml.collaborative.errors import SourceError
@@ -51,6 +51,12 @@ def many(supabase_server: SupabaseServer) -> SupabaseServer:
         (ROWS,),
     )
     return supabase_server
+
+
+def listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def read(url: str) -> list[tuple[str, int, float]]:
@@ -120,11 +126,7 @@ def test_what_is_given_up_ends_in_the_database_too(
         asleep = (
             "select count(*) from pg_stat_activity where query like 'COPY%' and state = 'active'"
         )
-        for _ in range(100):
-            if run(asleep).fetchone() == (0,):
-                break
-            time.sleep(0.05)
-        assert run(asleep).fetchone() == (0,)
+        wait_until(lambda: run(asleep).fetchone() == (0,), "the end of the query")
     finally:
         run("drop view ratings")
 
@@ -185,9 +187,9 @@ def test_a_statement_timeout_of_the_role_does_not_end_the_reading(
     try:
         many.database.execute("alter role hasty set statement_timeout = '200ms'")
         with Relay(path, after=100_000, then="stall") as relay:
-            threading.Thread(
-                target=lambda: (relay.stalled.wait(30), time.sleep(0.5), relay.go_on.set())
-            ).start()
+            # Longer than the role's statement may take, from when the relay has stalled.
+            go_on = threading.Timer(0.5, relay.go_on.set)
+            threading.Thread(target=lambda: (relay.stalled.wait(30), go_on.start())).start()
             assert len(read(relay.url("hasty"))) == ROWS
     finally:
         many.database.execute("drop role hasty")
@@ -407,10 +409,7 @@ default_pool_size = 1
         command = ["pgbouncer", *as_other, str(tmp_path / "pgbouncer.ini")]
         pooler = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
-            for _ in range(100):
-                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                time.sleep(0.05)
+            wait_until(lambda: listens(port), "the pooler")
             for _ in range(3):  # over one and the same connection to the database
                 assert len(read(url)) == ROWS
             assert relay.connections == 1

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from spark_cluster import NEEDS_JAVA
 from surprise import SVD
 
 from benchmarks.make_archive import draw_ratings
+from benchmarks.service_load import wait_until
 from ml.build_collaborative import main
 from ml.collaborative.errors import MlError
 from ml.collaborative.release import load_models, verify_release
@@ -84,11 +84,7 @@ def test_a_build_of_a_database_that_was_killed_resumes_and_serves_films_alone(
     )  # fmt: skip
     quiet = {"SPARK_SUBMIT_OPTS": f"-Dderby.stream.error.file={tmp_path / 'derby.log'}"}
     process = start(*command, **quiet)
-    deadline = time.monotonic() + 100
-    while not list(stages.glob("*-user-biases/_SUCCESS")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: list(stages.glob("*-user-biases/_SUCCESS")), "the users' biases", 100)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "models" / "live").exists()
