@@ -1,4 +1,4 @@
-"""ALS as an algorithm among the others; it trains on a Spark cluster."""
+"""ALS as one of the algorithms; it trains on a Spark cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _fit_nowhere(*_: object) -> SVD:
 def _fit(
     cluster: Cluster, trainset: ArrayTrainset, parameters: Parameters, seed: int, _: Watch | None
 ) -> SVD:
-    """Train on the cluster, which calls nobody meanwhile."""
+    """Train on the cluster; it does not report its epochs."""
     from .als import fit_als
 
     return fit_als(trainset, parameters=parameters, seed=seed, cluster=cluster)
@@ -40,10 +40,10 @@ ALS = Algorithm(
     "als", "ALS", Parameters(factors=20, epochs=10, reg=0.15), ("factors", "epochs", "reg"),
     _fit_nowhere, _describe,
 )  # fmt: skip
-"""Without a cluster: it has parameters, and cannot train."""
+"""Its parameters and defaults; to train, it needs a cluster, see `on_cluster`."""
 
 
 def on_cluster(training: Training, cluster: Cluster) -> Training:
-    """Return the same training, done on this cluster."""
+    """Return the same training, bound to a cluster on which it is done."""
     algorithm = replace(training.algorithm, fit=partial(_fit, cluster))
     return replace(training, algorithm=algorithm)

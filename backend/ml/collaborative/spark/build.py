@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..ratings import GIVEN
-from .als import failures, fit_items
+from .failures import as_source_error
+from .item_only import fit_items
 from .ratings import read_given
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ class Loaded:
     """The ratings that --ratings names."""
 
     table: pd.DataFrame
-    """All of them; for an item-only release a sample, to judge the training by."""
+    """All of them; for an item-only release a sample, which the training is judged on."""
     whole: Given | None
-    """For an item-only release: all of them, on the cluster."""
+    """All of them, on the cluster, for an item-only release; None for a full one."""
 
 
 def load_ratings(
@@ -38,30 +39,31 @@ def load_ratings(
     """Read the ratings that --ratings names.
 
     Args:
-        cluster: where.
+        cluster: where to read.
         source: see `ratings.read_given`.
         films: TMDB ids to keep; None keeps all.
-        item_only: whether the release is to be item-only however few users there are.
-        factors: of the training; the more, the fewer users make a release too large.
+        item_only: make the release item-only even if a full one would be small enough.
+        factors: of the training; with users, they decide how large a full release is.
 
     Raises:
         InputError, SourceError: see `ratings.read_given`.
     """
     given = read_given(cluster, source, films)
-    with failures():
-        if not item_only and given.is_usual(factors):
+    with as_source_error():
+        if not item_only and given.fits_full_release(factors):
             return Loaded(given.collect(), None)
-        logger.info("an item-only release: users are to be folded in")
+        logger.info("this release is item-only: users are folded in when it is served")
         return Loaded(given.sample(), given)
 
 
 def train_items(
     cluster: Cluster, given: Given, training: Training
 ) -> tuple[SVD, Trainset, DataFrame]:
-    """Train an item-only model, see `als.fit_items`.
+    """Train an item-only model, see `item_only.fit_items`.
 
     Returns:
-        The model, its trainset, and user_id, bias and factors of all users, on the cluster.
+        The model, its trainset, and on the cluster user_id (string), bias (double) and factors
+        (array of float) of all users.
     """
     svd, trainset, fitted = fit_items(
         cluster, given.ratings, given.counts["ratings"], given.scale, given.movie_ids,
@@ -72,15 +74,19 @@ def train_items(
 
 
 def write_users(users: DataFrame, place: str, build_id: str) -> None:
-    """Write users' vectors of a release as Parquet, in a folder of its name in `place`."""
+    """Write a release's users as Parquet into the folder `build_id` in `place`.
+
+    Raises:
+        SourceError: the cluster failed.
+    """
     path = f"{place.rstrip('/')}/{build_id}"
-    with failures():
+    with as_source_error():
         users.write.parquet(path)
     logger.info("users' vectors are in %s", path)
 
 
 def describe_whole(given: Given) -> dict[str, Any]:
-    """Return the manifest's part `data` of ratings that stay on the cluster."""
+    """Return the manifest's part `data` for ratings that stay on the cluster."""
     films = len(given.movie_ids)
     source = {
         "name": GIVEN, "rows": given.rows, "dropped": given.dropped,
@@ -90,7 +96,7 @@ def describe_whole(given: Given) -> dict[str, Any]:
 
 
 def spark_version() -> dict[str, str]:
-    """Return the version of pyspark, by its name."""
+    """Return the version of pyspark by package name, for the manifest."""
     import pyspark
 
     return {"pyspark": pyspark.__version__}

@@ -1,14 +1,16 @@
-"""Ratings read on a Spark cluster: what --ratings names, checked, its ids mapped to integers."""
+"""The ratings of --ratings on a Spark cluster, with ids mapped to integers as ALS needs them."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import InputError, MlError, SourceError
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError, MlError
 from ..evaluation import splits
 from ..evaluation.held_out import MAX_RATINGS
 from ..ratings import (
@@ -17,38 +19,34 @@ from ..ratings import (
     HIGHEST,
     LOWEST,
     NOT_APP_PREFIX,
+    NOT_IN_CATALOG,
+    RATED_AGAIN,
     make_ratings,
     make_source,
     with_sources,
 )
-from .als import USUAL_NUMBERS, USUAL_RATINGS, failures
-from .session import first_line
+from .failures import as_source_error
+from .reading import check_rows, open_ratings
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
     from .session import Cluster
 
-TABLE = "ratings"
-"""The table that is read over JDBC."""
-FETCH = "10000"
-"""Rows that a database gives at a time: a driver's own default can be all of them."""
-SIMPLE = "string", "tinyint", "smallint", "int", "bigint", "float", "double", "decimal"
-"""Types that a column can have, as Spark names them."""
-DRIVERS = {"postgresql": "org.postgresql.Driver"}
-"""Of databases, by the word after jdbc: in their URLs."""
+MAX_FULL_RATINGS = 50_000_000
+"""Ratings above which a release is item-only: a full one would hold more than 600 MB of them."""
+MAX_FULL_NUMBERS = 200_000_000
+"""The same for users times factors, that is 1.6 GB."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Given:
-    """The ratings of --ratings, on the cluster; what a build needs to know of them, here."""
+    """The ratings of --ratings: the rows on the cluster, and what a build needs to know of them."""
 
     ratings: DataFrame
     """user (int), item (int), rating (double); each pair once."""
@@ -63,23 +61,23 @@ class Given:
     counts: dict[str, int]
     """ratings, users, app_ratings and app_users."""
     scale: tuple[float, float]
-    """Of the ratings."""
+    """Lowest and highest rating."""
     fingerprint: str
     """SHA-256 of the ratings' content, whatever their order; see `_fingerprint`."""
 
-    def is_usual(
-        self, factors: int, most_ratings: int = USUAL_RATINGS, most_numbers: int = USUAL_NUMBERS
+    def fits_full_release(
+        self, factors: int, max_ratings: int = MAX_FULL_RATINGS, max_numbers: int = MAX_FULL_NUMBERS
     ) -> bool:
-        """Whether a release of all users is small enough to be made and served."""
+        """Return whether a release with all users is small enough to be built and served."""
         ratings, users = self.counts["ratings"], self.counts["users"]
-        return ratings <= most_ratings and users * factors <= most_numbers
+        return ratings <= max_ratings and users * factors <= max_numbers
 
     def collect(self) -> pd.DataFrame:
-        """All of them as a ratings table, by user and film."""
+        """Return all ratings as a ratings table, in order of user and film."""
         return self._with_source(_to_table(self.ratings, self.user_ids, self.movie_ids))
 
     def sample(self) -> pd.DataFrame:
-        """All ratings of the users that `hold_out.sample_users` would choose, as a table."""
+        """Return a ratings table of the users that `held_out.sample_users` would choose."""
         if self.counts["ratings"] <= MAX_RATINGS:
             return self.collect()
         users = self.ratings.join(_lowest_users(self), "user", "left_semi")
@@ -89,27 +87,24 @@ class Given:
         return with_sources(table, make_source(GIVEN, self.rows, self.dropped, table))
 
 
-SECOND = "second rating of a film"
-
-
 def read_given(cluster: Cluster, source: str, catalog: Collection[int] | None) -> Given:
     """Read, check and map ratings on the cluster.
 
-    Of one user's several ratings of a film the highest stays, as with the app's own.
+    Where a user rated a film several times the highest rating counts, as with the app's own.
 
     Args:
-        cluster: where.
+        cluster: where to read.
         source: a path of Parquet or CSV files (with a header), or a `jdbc:` URL of a database with
             the table `ratings`; columns user_id (of any simple type), movie_id (TMDB) and rating.
-        catalog: films to keep to; None for all.
+        catalog: films to keep; None keeps all.
 
     Raises:
-        InputError: it is not there, or holds what is no rating.
+        InputError: there is nothing at the source, or it has rows that are not valid ratings.
         SourceError: it could not be reached.
     """
-    with failures():
-        raw = cluster.persist(_read(cluster, source), 0)
-        rows = _check(raw, source)
+    with as_source_error():
+        raw = cluster.persist(open_ratings(cluster, source), 0)
+        rows = check_rows(raw, source)
         cluster.expect(rows)
         kept = raw
         if catalog is not None:
@@ -118,122 +113,8 @@ def read_given(cluster: Cluster, source: str, catalog: Collection[int] | None) -
         return _map(cluster, raw, kept, rows, catalog is not None)
 
 
-def _read(cluster: Cluster, source: str) -> DataFrame:
-    """user_id (string), movie_id (long or double), rating (double), as they stand."""
-    from py4j.protocol import Py4JJavaError
-    from pyspark.errors import AnalysisException
-    from pyspark.sql import functions as F  # noqa: N812
-
-    shown = _shown(source)
-    try:
-        if source.startswith("jdbc:"):
-            parts = cluster.session.sparkContext.defaultParallelism
-            slices = [f"MOD(movie_id, {parts}) = {part}" for part in range(parts)]
-            within = ", ".join(map(str, range(parts)))
-            slices[0] += f" OR movie_id IS NULL OR NOT MOD(movie_id, {parts}) IN ({within})"
-            # By name: a driver of --jars is not where Java looks for one by URL.
-            driver = DRIVERS.get(source.split(":")[1])
-            named = {"fetchsize": FETCH} | ({"driver": driver} if driver else {})
-            frame = cluster.session.read.jdbc(source, TABLE, predicates=slices, properties=named)
-        elif source.rstrip("/").lower().endswith((".csv", ".csv.gz")):
-            frame = cluster.session.read.csv(
-                source, header=True, quote='"', escape='"', multiLine=True
-            )
-        else:
-            frame = cluster.session.read.parquet(source)
-    except AnalysisException as error:
-        text = first_line(error)
-        if "PATH_NOT_FOUND" in text:
-            raise InputError(
-                f"there is nothing at {shown}: check the path, which is one of the cluster's own "
-                "file system, or of this machine where the master is local"
-            ) from None
-        if "FAILED_JDBC" in text:
-            raise SourceError(
-                f"{shown} could not be reached ({text}): see that it is up and has a table {TABLE}"
-            ) from None
-        raise InputError(
-            f"{shown} cannot be read as ratings ({text}): expected Parquet, a .csv with a "
-            "header and a name that ends so, or a jdbc: URL"
-        ) from None
-    except Py4JJavaError as error:
-        text = first_line(error)
-        if source.startswith("jdbc:") and ("suitable driver" in text or "ClassNotFound" in text):
-            raise InputError(
-                f"Spark has no driver for {shown}: give its jar, as in "
-                'PYSPARK_SUBMIT_ARGS="--jars postgresql.jar pyspark-shell"; other databases\' with '
-                "--driver-class-path too"
-            ) from None
-        if "Exception in thread" in text or source.startswith("jdbc:") or "connect" in text.lower():
-            raise SourceError(f"{shown} could not be read ({text}): see that it is up") from None
-        if "FileSystem" in text:
-            raise InputError(
-                f"Spark has no connector for {shown} ({text}): give its jar by --jars in "
-                "PYSPARK_SUBMIT_ARGS; of S3 it is hadoop-aws, and the path begins with s3a://"
-            ) from None
-        raise InputError(f"{shown} cannot be read ({text}): expected Parquet or CSV") from None
-    names = {name.lower(): name for name in frame.columns}
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        found = ", ".join(frame.columns[:10]) or "no columns"
-        raise InputError(
-            f"{shown} lacks {', '.join(missing)}: found {found}; "
-            f"expected the columns {', '.join(COLUMNS)}, in CSV with commas between"
-        )
-    types = dict(frame.dtypes)
-    for name in COLUMNS:
-        if not types[names[name]].startswith(SIMPLE):
-            raise InputError(
-                f"{shown} has {name} as {types[names[name]]}: expected text or a number"
-            )
-    user, film, stars = (F.col(f"`{names[name]}`") for name in COLUMNS)
-    if types[names["user_id"]].startswith(("float", "double", "decimal")):
-        # Whole ones are meant where a blank among them has made them so.
-        user = F.when(user % 1 == 0, user.cast("long").cast("string")).otherwise(
-            user.cast("string")
-        )
-    return frame.select(
-        user.cast("string").alias("user_id"),
-        film.try_cast("double").alias("movie_id"),
-        stars.try_cast("double").alias("rating"),
-    )
-
-
-def _shown(source: str) -> str:
-    """The source for people: without what can be a secret."""
-    return "the database" if source.startswith("jdbc:") else re.sub(r"//[^/]*@", "//…@", source)
-
-
-def _check(raw: DataFrame, source: str) -> int:
-    """The number of rows, once all of them are ratings."""
-    from pyspark.sql import functions as F  # noqa: N812
-
-    shown = _shown(source)
-    user, film, stars = (F.col(name) for name in COLUMNS)
-    wrong: dict[str, Column] = {
-        "without a user": F.coalesce(F.trim(user) == "", F.lit(True)),
-        "whose movie_id is no positive integer": ~F.coalesce(
-            (film % 1 == 0) & (film > 0) & (film < 2**53), F.lit(False)
-        ),
-        f"whose rating is no number from {LOWEST} to {HIGHEST:g}": ~F.coalesce(
-            stars.between(LOWEST, HIGHEST), F.lit(False)
-        ),
-    }
-    counts = raw.agg(F.count("*"), *(F.count_if(applies) for applies in wrong.values())).first()
-    rows, *found = map(int, counts or ())
-    for reason, count in zip(wrong, found, strict=True):
-        if count:
-            raise InputError(
-                f"{shown} has {count:,} of {rows:,} rows {reason}: leave them out, or map another "
-                "scale to stars first"
-            )
-    if not rows:
-        raise InputError(f"{shown} has no ratings: name others by --ratings")
-    return rows
-
-
 def _map(cluster: Cluster, raw: DataFrame, kept: DataFrame, rows: int, in_catalog: bool) -> Given:
-    """Each pair once, with numbers for ids; `raw` is let go."""
+    """Keep each pair of user and film once, and number both; `raw` is no longer cached after."""
     from pyspark.sql import functions as F  # noqa: N812
 
     once = kept.groupBy("user_id", F.col("movie_id").cast("long").alias("movie_id")).agg(
@@ -243,14 +124,16 @@ def _map(cluster: Cluster, raw: DataFrame, kept: DataFrame, rows: int, in_catalo
     once.count()
     raw.unpersist()
     of_app = ~F.col("user_id").startswith(NOT_APP_PREFIX)
-    told = once.agg(
+    totals = once.agg(
         F.count("*"), F.coalesce(F.sum("times"), F.lit(0)), F.count_if(of_app),
         F.count_if(F.col("rating") % 1 != 0),
         F.coalesce(F.sum(F.xxhash64(*COLUMNS).cast("decimal(38,0)")), F.lit(0)),
     ).first()  # fmt: skip
-    ratings, in_films, app_ratings, halves, hashes = map(int, told or ())
+    ratings, in_films, app_ratings, halves, hashes = map(int, totals or ())
     if not ratings:
-        raise InputError("no rating is of a film of the catalog: check it, or take --catalog all")
+        raise InputError(
+            "no rating is of a film in the catalog: check the catalog, or use --catalog all"
+        )
     films = once.select("movie_id").distinct().sort("movie_id").toArrow()["movie_id"].to_numpy()
     items = cluster.session.createDataFrame(
         list(zip(films.tolist(), range(len(films)), strict=True)), "movie_id long, item int"
@@ -259,8 +142,8 @@ def _map(cluster: Cluster, raw: DataFrame, kept: DataFrame, rows: int, in_catalo
     users, app_users = map(int, user_ids.agg(F.count("*"), F.count_if(of_app)).first() or ())
     mapped = once.join(F.broadcast(items), "movie_id").join(user_ids, "user_id")
     dropped = {
-        "the film is not in the catalog": rows - in_films if in_catalog else 0,
-        SECOND: in_films - ratings,
+        NOT_IN_CATALOG: rows - in_films if in_catalog else 0,
+        RATED_AGAIN: in_films - ratings,
     }
     logger.info("%s ratings by %s users of %s films", f"{ratings:,}", f"{users:,}", len(films))
     return Given(
@@ -272,12 +155,12 @@ def _map(cluster: Cluster, raw: DataFrame, kept: DataFrame, rows: int, in_catalo
 
 
 def _fingerprint(ratings: int, hashes: int) -> str:
-    """SHA-256 of the number of ratings and the sum of their rows' xxHash64, in decimal."""
+    """Return SHA-256 of the number of ratings and the sum of their rows' xxHash64, in decimal."""
     return hashlib.sha256(f"{ratings}\n{hashes}\n".encode()).hexdigest()
 
 
 def _number(cluster: Cluster, ids: DataFrame, rows: int) -> DataFrame:
-    """Numbers `user` (int), from 0 in the order of user_id's bytes, for user_id."""
+    """Number user ids: columns user (int, from 0 in the order of user_id's bytes) and user_id."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F  # noqa: N812
 
@@ -289,7 +172,9 @@ def _number(cluster: Cluster, ids: DataFrame, rows: int) -> DataFrame:
         starts[part] = total
         total += size
     if total >= 2**31:
-        raise MlError(f"{total:,} users, and Spark's ALS takes {2**31 - 1:,} at most")
+        raise MlError(
+            f"found {total:,} users, expected at most {2**31 - 1:,}: Spark's ALS numbers no more"
+        )
     offsets = cluster.session.createDataFrame(list(starts.items()), "part int, start int")
     place = F.row_number().over(Window.partitionBy("part").orderBy("user_id"))
     return parts.join(F.broadcast(offsets), "part").select(
@@ -298,8 +183,7 @@ def _number(cluster: Cluster, ids: DataFrame, rows: int) -> DataFrame:
 
 
 def _lowest_users(given: Given) -> DataFrame:
-    """Numbers `user` of those with the lowest hashes, who have `MAX_RATINGS` ratings together."""
-    import numpy as np
+    """Return the `user` of those with the lowest hashes, with `MAX_RATINGS` ratings together."""
     from pyspark.cloudpickle import register_pickle_by_value
     from pyspark.sql import functions as F  # noqa: N812
 
@@ -312,7 +196,7 @@ def _lowest_users(given: Given) -> DataFrame:
     hashed = given.user_ids.withColumn("hash", F.udf(hash_of, "long", useArrow=False)("user_id"))
     share = MAX_RATINGS / given.counts["ratings"]
     session = given.ratings.sparkSession
-    while True:  # hashes are even: twice the share of the users is all but sure to be enough
+    while True:  # hashes are uniform: twice the share of the users is nearly always enough
         share = min(1.0, 2 * share)
         low = hashed.where(F.col("hash") <= min(int(share * 2**64) - 2**63, 2**63 - 1))
         found = (
@@ -327,10 +211,7 @@ def _lowest_users(given: Given) -> DataFrame:
 
 
 def _to_table(ratings: DataFrame, user_ids: DataFrame, films: NDArray[np.int64]) -> pd.DataFrame:
-    """A ratings table of what is on the cluster, by user and film."""
-    import numpy as np
-    import pandas as pd
-
+    """Return ratings that are on the cluster as a ratings table, in order of user and film."""
     found = ratings.toArrow()
     users, items = found["user"].to_numpy(), found["item"].to_numpy()
     known = user_ids.join(ratings.select("user").distinct(), "user", "left_semi").toArrow()

@@ -1,4 +1,4 @@
-"""A Spark session, quiet and bound to this machine where its master is, and stopped cleanly."""
+"""A Spark session: quiet, on 127.0.0.1 alone if its master is local, and stopped cleanly."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import MlError, SourceError, UsageError
+from .failures import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,68 +24,68 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 JAVA = 17
-"""Oldest that Spark 4 runs on."""
+"""Oldest version that Spark 4 runs on."""
 IN_OBJECTS, SERIALISED = "MEMORY_AND_DISK", "MEMORY_AND_DISK_SER"
 """Storage levels."""
-PER_PARTITION = 1_000_000
-"""Ratings in a partition, about: 12 MB of them, in a task of some seconds."""
+RATINGS_PER_PARTITION = 1_000_000
+"""About 12 MB, and a task of a few seconds."""
 MAX_OBJECTS = 100_000_000
-"""Ratings above which what is kept in memory is kept serialised."""
+"""Ratings above which cached data is kept serialised."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A session, and how it is to work."""
+    """A Spark session, and how data is partitioned, cached and checkpointed there."""
 
     session: SparkSession
     checkpoints: str | None = None
-    """Folder on any Hadoop path: of what a build that was killed need not do again."""
+    """Folder, a Hadoop path, for finished stages, so that a build that was killed resumes."""
 
     def partitions_for(self, ratings: int) -> int:
-        """Return the number of partitions: one a million ratings, and work for each core."""
+        """Return the number of partitions: one per million ratings, and at least one per core."""
         cores = self.session.sparkContext.defaultParallelism
-        return max(cores, -(-ratings // PER_PARTITION))
+        return max(cores, -(-ratings // RATINGS_PER_PARTITION))
 
     def storage_for(self, ratings: int) -> str:
-        """Return the storage level: in memory, many serialised, what does not fit on disks."""
+        """Return the storage level: in memory, serialised if large; the rest goes to disks."""
         return SERIALISED if ratings > MAX_OBJECTS else IN_OBJECTS
 
     def expect(self, ratings: int) -> None:
-        """Shuffle in as many parts as so many ratings need; Spark's own number is 200."""
+        """Set the partitions of a shuffle for so many ratings; Spark's default is 200."""
         parts = str(self.partitions_for(ratings))
         self.session.conf.set("spark.sql.shuffle.partitions", parts)
 
     def persist(self, frame: DataFrame, ratings: int) -> DataFrame:
-        """Keep what was computed, see `storage_for`."""
+        """Cache a frame, see `storage_for`."""
         from pyspark import StorageLevel
 
-        name = self.storage_for(ratings).removesuffix("_SER")  # Spark's tables always are
+        name = self.storage_for(ratings).removesuffix("_SER")  # a DataFrame is always serialised
         return frame.persist(getattr(StorageLevel, name))
 
     def stage(self, name: str, frame: DataFrame, ratings: int) -> DataFrame:
-        """`frame`, computed once for all: as Parquet in the folder of checkpoints.
+        """Compute a frame once: write it as Parquet to the folder of checkpoints, or cache it.
 
-        Where an earlier build has written it there to the end, it is taken from there; where
-        there is no such folder it is kept in memory.
+        A stage that an earlier build has finished is read from there instead.
 
         Args:
-            name: of the stage: it tells all that decides the result.
+            name: of the stage; it must differ for everything that changes the result.
             frame: what is to be computed.
-            ratings: how many there are, see `storage_for`.
+            ratings: number of ratings, see `storage_for`.
         """
         if self.checkpoints is None:
             return self.persist(frame, ratings)
         path = f"{self.checkpoints.rstrip('/')}/{name}"
         if self.is_whole(name):
-            logger.info("taken up from %s", name)
+            logger.info("stage %s was done before: read from the checkpoints", name)
         else:
             frame.write.mode("overwrite").parquet(path)
+            logger.info("stage %s is done", name)
         return self.session.read.parquet(path)
 
     def is_whole(self, name: str) -> bool:
-        """Whether a stage has been written to its end."""
+        """Return whether a stage has been written completely."""
         if self.checkpoints is None:
             return False
         context = self.session.sparkContext
@@ -99,25 +100,25 @@ def open_cluster(
     *,
     checkpoints: str | None = None,
 ) -> Iterator[Cluster]:
-    """A session on `master`, stopped at the end whatever happens; or that which is there already.
+    """Open a session on `master` and stop it at the end; or use the one that is open already.
 
     Args:
-        master: `local[*]`, `spark://HOST:PORT`, `yarn`, …; by default that of spark-submit, else
-            all cores of this machine.
+        master: `local[*]`, `spark://HOST:PORT`, `yarn`, …; by default spark-submit's, else all
+            cores of this machine.
         checkpoints: see `Cluster`.
 
     Raises:
-        MlError: pyspark or a Java that runs it is not there.
+        MlError: pyspark is not installed, or no Java that is new enough.
         SourceError: the master cannot be reached, or Spark does not start.
-        UsageError: no such master, or the folder of checkpoints cannot be used.
+        UsageError: the master is invalid, or the folder of checkpoints cannot be written.
     """
     version = check_installed()
-    # Of pandas 3: Spark's pandas API is not used here.
+    # About pandas 3; Spark's pandas API is not used here.
     warnings.filterwarnings("ignore", "PySpark does not yet", FutureWarning)
     from pyspark import SparkContext
 
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
-    active = SparkContext._active_spark_context  # Databricks has one before a job's first line
+    active = SparkContext._active_spark_context  # Databricks opens one before a job starts
     if not submitted:
         master = master or "local[*]"
     logger.info("starting Spark %s on %s", version, master or "what spark-submit names")
@@ -150,14 +151,14 @@ def open_cluster(
 
 
 def check_installed() -> str:
-    """The version of pyspark, once it and a Java that runs it are there.
+    """Return the version of pyspark.
 
     Raises:
-        MlError: they are not.
+        MlError: it is not installed, or no Java that is new enough.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PySpark does not yet", FutureWarning)
-        try:  # not by its metadata, which the pyspark of a Spark that is no wheel has not
+        try:  # not by metadata, which a pyspark that is not from a wheel lacks
             from pyspark import __version__ as found
         except ModuleNotFoundError:
             found = ""
@@ -172,21 +173,23 @@ def check_installed() -> str:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     try:
-        done = subprocess.run(  # noqa: S603  what the user's own environment names
+        done = subprocess.run(  # noqa: S603  the user's own Java
             [java or "java", "-version"], capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.SubprocessError):
-        where = f"at JAVA_HOME={home} (unset it to use that on the path)" if home else "on the path"
-        raise MlError(f"no Java {where}, and Spark needs {JAVA} or newer: {fix}") from None
+        where = (
+            f"at JAVA_HOME={home} (unset it to use the one on the path)" if home else "on the path"
+        )
+        raise MlError(f"found no Java {where}, expected {JAVA} or newer for Spark: {fix}") from None
     number = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
     if number is None or int(number[1]) < JAVA:
         said = (done.stderr + done.stdout).strip().partition("\n")[0]
-        raise MlError(f"found {said or 'no Java'}, and Spark needs Java {JAVA} or newer: {fix}")
+        raise MlError(f"found {said or 'no Java'}, expected Java {JAVA} or newer for Spark: {fix}")
     return found
 
 
 def _start(master: str | None, submitted: bool, log: IO[str] | None) -> tuple[Any, Any]:
-    """The context, and the gateway to its Java process; None where spark-submit has started it."""
+    """Return the context and the gateway to its Java process; None if spark-submit started it."""
     from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
@@ -206,30 +209,30 @@ def _start(master: str | None, submitted: bool, log: IO[str] | None) -> tuple[An
             gateway = launch_gateway(conf, {"stderr": log} if log else None)
         return SparkContext(conf=conf, gateway=gateway), gateway
     except (Py4JError, PySparkException, RuntimeError, OSError) as error:
-        said = text = first_line(error)  # Java is asked for it
+        said = text = first_line(error)  # before Java is closed, which has the message
         if gateway:
-            with suppress(OSError, Py4JError):  # it may be what has failed
+            with suppress(OSError, Py4JError):  # the connection may be what failed
                 _close(gateway)
         if log:
             log.seek(0)
             text += log.read()
         if "Master must" in text or "Could not parse Master URL" in text or "MASTER_URL" in text:
             raise UsageError(
-                f"Spark knows no master {master!r}: take local[*], spark://HOST:PORT, yarn or k8s://…"
+                f"found master {master!r}, expected local[*], spark://HOST:PORT, yarn or k8s://…"
             ) from None
         if "HADOOP_CONF_DIR" in text:
             raise UsageError(
-                "--master yarn needs HADOOP_CONF_DIR or YARN_CONF_DIR, the folder of the cluster's "
-                "settings: set it"
+                "--spark yarn needs HADOOP_CONF_DIR or YARN_CONF_DIR: set it to the folder of the "
+                "cluster's settings"
             ) from None
         raise SourceError(
             f"Spark did not start on {master or 'what spark-submit names'} ({said}): "
-            "see that its master is up, or look at Spark's own log by --verbose"
+            "check that its master is up, or see Spark's own log with --verbose"
         ) from None
 
 
 def _settings(master: str | None, is_local: bool) -> dict[str, str]:
-    """What is set where the user has not."""
+    """Return the settings for what the user has not set."""
     settings = {
         "spark.app.name": "collaborative filtering",
         "spark.ui.enabled": "false",
@@ -237,14 +240,14 @@ def _settings(master: str | None, is_local: bool) -> dict[str, str]:
         "spark.log.level": "ERROR",
         "spark.driver.maxResultSize": "0",
         "spark.sql.execution.pythonUDF.arrow.enabled": "false",
-        # Else a table sent from here stays in the query's plan, and each step reads it anew.
+        # Otherwise a table sent from here stays in the query's plan, and each step reads it again.
         "spark.sql.execution.arrow.localRelationThreshold": "0",
     }
     if master:
         settings["spark.master"] = master
     if is_local:
         settings |= {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
-        if hasattr(os, "sysconf"):  # in a local session the driver does all the work
+        if hasattr(os, "sysconf"):  # a local driver does all the work
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             share = 2 if master and master.startswith("local[") else 8
             settings["spark.driver.memory"] = f"{max(1, memory // share >> 30)}g"
@@ -256,7 +259,7 @@ def _stop(context: Any, gateway: Any) -> None:
     from pyspark.sql import SparkSession
 
     try:
-        with suppress(OSError, Py4JError):  # Java may have ended, which is said already
+        with suppress(OSError, Py4JError):  # Java may have ended, which another error reports
             session = SparkSession.getActiveSession()
             if session is not None:
                 session.stop()
@@ -268,25 +271,14 @@ def _stop(context: Any, gateway: Any) -> None:
 
 
 def _close(gateway: Any) -> None:
-    """End the Java process, and forget it, so that another session can start."""
+    """End the Java process and reset pyspark's state, so that another session can start."""
     from pyspark import SparkContext
 
     gateway.shutdown()
-    gateway.proc.stdin.close()  # at which Spark's launcher ends
+    gateway.proc.stdin.close()  # this ends Spark's launcher
     try:
         gateway.proc.wait(30)
     except subprocess.TimeoutExpired:
         gateway.proc.kill()
         gateway.proc.wait(30)
     SparkContext._gateway = SparkContext._jvm = None
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of Spark says, in a line, without the addresses and secrets of a URL."""
-    java = getattr(error, "java_exception", None)
-    text = str(error)
-    if java is not None:
-        with suppress(OSError):  # Java has ended
-            text = str(java.getMessage() or java.toString())
-    text = re.sub(r"jdbc:\S+", "jdbc:…", text.strip().partition("\n")[0])
-    return text[:200]
