@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from small_builds import BUILD
-from spark_cluster import ON_SPARK
+from spark_cluster import ON_SPARK, QUICK_JAVA
 from surprise import SVD
 
 from benchmarks.make_archive import draw_ratings
@@ -40,7 +40,7 @@ def check_output(done: subprocess.CompletedProcess[str]) -> None:
 
 def test_the_builds_own_ratings_become_a_full_release(run: Run, tmp_path: Path) -> None:
     done = run(BUILD, "--dataset", "sample", "--epochs", "3", "--models-dir", tmp_path,
-               "--force-publish", *SPARK)  # fmt: skip
+               "--force-publish", *SPARK, **QUICK_JAVA)  # fmt: skip
     check_output(done)
     manifest = published(tmp_path)
     assert manifest["algorithm"] == "als"
@@ -66,10 +66,11 @@ def test_a_killed_item_only_build_of_a_database_resumes_and_is_served(
     command = (
         BUILD, "--ratings", f"jdbc:derby:{tmp_path / 'db'}", "--item-only", tmp_path / "users",
         "--models-dir", tmp_path / "models", "--checkpoint-dir", tmp_path / "stages",
-        "--epochs", "4", "--factors", "4", *SPARK,
+        "--epochs", "2", "--factors", "4", *SPARK,
     )  # fmt: skip
-    quiet = {"SPARK_SUBMIT_OPTS": f"-Dderby.stream.error.file={tmp_path / 'derby.log'}"}
-    process = start(*command, **quiet)
+    derby = f"-Dderby.stream.error.file={tmp_path / 'derby.log'}"
+    env = {**QUICK_JAVA, "SPARK_SUBMIT_OPTS": derby}
+    process = start(*command, **env)
     assert process.stderr
     lines = []
     for line in process.stderr:
@@ -80,7 +81,7 @@ def test_a_killed_item_only_build_of_a_database_resumes_and_is_served(
     process.communicate()
     assert process.returncode == -signal.SIGKILL, lines
     assert ReleaseStore(tmp_path / "models").live_id() is None
-    done = run(*command, "--force-publish", **quiet)
+    done = run(*command, "--force-publish", **env)
     check_output(done)
     for side in ("item", "user"):
         assert f"-{side}-biases was done before" in done.stderr
@@ -102,7 +103,7 @@ def test_a_killed_item_only_build_of_a_database_resumes_and_is_served(
     )
     assert len(model.similar(loved, 3)) == 3
     assert not model.knows_user("1")
-    same = run(*command, "--if-changed")
+    same = run(*command, "--if-changed", **env)
     assert same.stdout == f"Nothing changed since release {manifest['build_id']}: nothing built\n"
     listed = run(TOOL, "releases", "--models-dir", tmp_path / "models")
     assert "als, item-only" in listed.stdout
@@ -149,7 +150,7 @@ def make_database(cluster: Cluster, path: Path, drawn: Any) -> None:
 def test_a_missing_cluster_or_ratings_have_their_exit_codes(
     run: Run, tmp_path: Path, flags: list[str], code: int, message: str
 ) -> None:
-    done = run(BUILD, "--models-dir", tmp_path, "--catalog", "all", "--spark", *flags)
+    done = run(BUILD, "--models-dir", tmp_path, "--catalog", "all", "--spark", *flags, **QUICK_JAVA)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"error: {message}")
     assert "Traceback" not in done.stderr
