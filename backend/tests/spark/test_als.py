@@ -90,6 +90,11 @@ def test_a_training_survives_the_death_of_an_executor_and_is_the_same(
         np.testing.assert_allclose(getattr(found, part), getattr(calm, part), atol=1e-3)
 
 
+def test_many_iterations_need_no_checkpoints(cluster: Cluster, drawn: pd.DataFrame) -> None:
+    training = make_training(ALS, factors=2, epochs=40)
+    assert np.isfinite(on_cluster(training, cluster).fit(make_trainset(drawn.head(2_000))).pu).all()
+
+
 def test_an_item_only_model_is_the_full_one_without_its_users(
     cluster: Cluster, given: Given, drawn: pd.DataFrame
 ) -> None:

@@ -27,6 +27,8 @@ JAVA = 17
 """Oldest version that Spark 4 runs on."""
 IN_OBJECTS, SERIALISED = "MEMORY_AND_DISK", "MEMORY_AND_DISK_SER"
 """Storage levels."""
+STACK = "-Xss16m"
+"""Stack of Java's threads: the default of 1 MB overflows after some ten iterations."""
 RATINGS_PER_PARTITION = 1_000_000
 """About 12 MB, and a task of a few seconds."""
 MAX_OBJECTS = 100_000_000
@@ -240,6 +242,9 @@ def _settings(master: str | None, is_local: bool) -> dict[str, str]:
         "spark.log.level": "ERROR",
         "spark.driver.maxResultSize": "0",
         "spark.sql.execution.pythonUDF.arrow.enabled": "false",
+        # ALS without checkpoints nests its RDDs, and Java serialises them by recursion.
+        "spark.driver.defaultJavaOptions": STACK,
+        "spark.executor.defaultJavaOptions": STACK,
         # Otherwise a table sent from here stays in the query's plan, and each step reads it again.
         "spark.sql.execution.arrow.localRelationThreshold": "0",
     }
