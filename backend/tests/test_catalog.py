@@ -1,4 +1,4 @@
-"""The catalog: a joblib-dumped sequence of TMDB ids, and nothing else."""
+"""The catalog: TMDB ids in whatever form an app dumps them; what they are not is said."""
 
 from __future__ import annotations
 
@@ -15,45 +15,101 @@ from ml.download_movielens import main
 
 
 @pytest.mark.parametrize(
-    "held",
+    ("held", "said"),
     [
-        [11, 862, 11],
-        (11, 862),
-        np.array([11, 862]),
-        [np.int64(11), np.int32(862)],
-        pd.Series([11, 862]),
-        pd.Index([11, 862]),
-        range(11, 863, 851),
+        ([11, 862, 11], "2 TMDB ids (list)"),
+        ((11, 862), "2 TMDB ids (tuple)"),
+        (range(11, 863, 851), "2 TMDB ids (range)"),
+        ({11, 862}, "2 TMDB ids (set)"),
+        (frozenset({11, 862}), "2 TMDB ids (frozenset)"),
+        ([np.int64(11), np.int32(862)], "2 TMDB ids (list)"),
+        (np.array([11, 862]), "2 TMDB ids (ndarray)"),
+        (np.array([11.0, 862.0]), "2 TMDB ids (ndarray, as floats)"),
+        (np.array(["11", "862"]), "2 TMDB ids (ndarray, as text)"),
+        (["11", 862.0], "2 TMDB ids (list, as floats, as text)"),
+        (pd.Index([11, 862]), "2 TMDB ids (Index)"),
+        (pd.array([11, 862], dtype="Int64"), "2 TMDB ids (IntegerArray)"),
+        (pd.Series([11, 862]), "2 TMDB ids (Series)"),
+        (pd.Series([11, 862], index=[7, 3]), "2 TMDB ids (Series)"),
+        (pd.Series([11, 862], index=["Star Wars", "Toy Story"]), "2 TMDB ids (Series)"),
+        (pd.Series([0, 1], index=[11, 862]),
+         "2 TMDB ids (Series, from its index: its values are positions)"),
+        ({11: 0, 862: 1}, "2 TMDB ids (dict, from its keys: its values are positions)"),
+        ({862: 1, 11: 2}, "2 TMDB ids (dict, from its keys: its values are positions)"),
+        ({"11": 0, "862": 1},
+         "2 TMDB ids (dict, from its keys: its values are positions, as text)"),
+        ({0: 11, 1: 862}, "2 TMDB ids (dict, from its values: its keys are positions)"),
+        ({0: 11, 1: 862, 2: 11}, "2 TMDB ids (dict, from its values: its keys are positions)"),
+        ({11: "Star Wars", 862: "Toy Story"}, "2 TMDB ids (dict, from its keys)"),
+        ({11: {"title": "Star Wars"}, 862: None}, "2 TMDB ids (dict, from its keys)"),
+        (pd.DataFrame({"x": [11, 862]}), "2 TMDB ids (DataFrame, from its column 'x')"),
+        (pd.DataFrame({"id": [11, 862], "title": ["a", "b"]}),
+         "2 TMDB ids (DataFrame, from its column 'id')"),
+        (pd.DataFrame({"movieId": [1, 2], "tmdbId": [11.0, 862.0]}),
+         "2 TMDB ids (DataFrame, from its column 'tmdbId', as floats)"),
     ],
-    ids=lambda held: type(held).__name__,
-)
-def test_any_sequence_of_integers_is_a_catalog(tmp_path: Path, held: object) -> None:
+    ids=lambda held: type(held).__name__ if not isinstance(held, str) else "",
+)  # fmt: skip
+def test_ids_are_found_in_what_apps_dump_and_where_is_said_in_one_line(
+    tmp_path: Path, held: object, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     joblib.dump(held, tmp_path / "ids.pkl")
-    assert read_catalog(tmp_path / "ids.pkl") == {11, 862}
+    with caplog.at_level("INFO", "ml.collaborative.catalog"):
+        assert read_catalog(tmp_path / "ids.pkl") == {11, 862}
+    assert caplog.messages == [f"catalog {tmp_path / 'ids.pkl'}: {said}"]
 
 
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        ({"ids": [11]}, "holds an object of type dict: expected a list of TMDB ids"),
-        ("11", "type str"),
-        ({11, 862}, "type set"),
+        ("11", "holds an object of type str: expected a list of TMDB ids"),
         (11, "type int"),
         ([], "is empty"),
-        ([11, "862"], r"holds '862' \(str\) at position 1"),
-        ([11, 862.0], r"holds 862.0 \(float\) at position 1"),
+        (set(), "is empty"),
+        ({}, "is empty"),
+        (np.array([[11]]), "holds an array of 2 dimensions"),
+        (np.array(11), "holds an array of 0 dimensions"),
+        ([11, 862.5], r"holds 862.5 \(float\) at position 1"),
+        ([11, float("nan")], r"holds nan \(float\) at position 1"),
+        ([11, float("inf")], r"holds inf \(float\) at position 1"),
         ([True], r"holds True \(bool\) at position 0"),
         ([11, None], r"holds None \(NoneType\) at position 1"),
-        (np.array([1.5]), r"holds 1.5 \(float\)"),
-        (pd.DataFrame({"id": [11]}), "type DataFrame"),
+        (pd.array([11, None], dtype="Int64"), "holds <NA>"),
+        (["12e5"], "holds '12e5'"),
+        (["5.0"], "holds '5.0'"),
+        (["٣"], "holds '٣'"),
+        (["tt0114709"], r"holds 'tt0114709' \(str\) at position 0: that is an IMDb id"),
+        ([{"id": 11}], "holds {'id': 11}"),
+        ([11, -3], "holds -3 at position 1: expected TMDB ids, which are above 0"),
+        ([0, 1, 2], "holds 0 at position 0: these look like positions in a list, not ids"),
+        ([2**53], "above 0"),
+        (pd.Series([0, 1], index=["Star Wars", "Toy Story"]), "these look like positions"),
+        ({0: 1, 1: 0}, "its keys are positions .* and its values are positions"),
+        ({11: 1977, 862: 1995},
+         r"its keys are numbers \(first 11\) and its values are numbers \(first 1977\)"),
+        ({"Star Wars": 0}, "its keys are no ids but str .* and its values are positions"),
+        ({"ids": [11]}, "its keys are no ids but str .* and its values are no ids but list"),
+        ({0: "Star Wars"}, "its keys are positions .* and its values are no ids but str"),
+        (pd.DataFrame({"id": [11], "movie_id": [862]}), r"2 id columns \(id, movie_id\)"),
+        (pd.DataFrame({"title": ["a"], "year": [1995]}), r"no id columns \(title, year\)"),
+        (pd.DataFrame({"id": [11, None]}), r"holds nan \(float\) at position 1"),
     ],
-)
+)  # fmt: skip
 def test_anything_else_is_refused_saying_what_was_found(
     tmp_path: Path, held: object, said: str
 ) -> None:
-    joblib.dump(held, tmp_path / "ids.pkl")
-    with pytest.raises(InputError, match=said):
-        read_catalog(tmp_path / "ids.pkl")
+    path = tmp_path / "ids.pkl"
+    joblib.dump(held, path)
+    with pytest.raises(InputError, match=said) as refused:
+        read_catalog(path)
+    assert str(refused.value).startswith(f"{path} ")
+
+
+def test_a_pointer_of_git_lfs_says_how_to_fetch_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "ids.pkl"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2149\n")
+    with pytest.raises(InputError, match=r"is a Git LFS pointer.*`git lfs pull`"):
+        read_catalog(path)
 
 
 EXPECTED = ': expected a list of TMDB ids, as joblib.dump(ids, "movie_ids.pkl") writes it'
