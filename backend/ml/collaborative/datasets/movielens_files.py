@@ -82,6 +82,16 @@ def read_links(path: Path) -> pd.Series:
     return table.drop_duplicates("movieId").set_index("movieId")["tmdbId"]
 
 
+def read_all_links(path: Path) -> pd.DataFrame:
+    """Return movieId, imdbId and tmdbId (int64) of the films of links.csv that have all three."""
+    import pandas as pd
+
+    columns = ["movieId", "imdbId", "tmdbId"]
+    with _input_errors(path):
+        table = pd.read_csv(path, usecols=columns, index_col=False, dtype="Int64")
+    return table.dropna().astype("int64")
+
+
 def read_ml_100k_titles(path: Path) -> dict[int, str]:
     """Return the title by item_id, from u.item (Latin-1)."""
     with path.open(encoding="latin-1") as lines:
