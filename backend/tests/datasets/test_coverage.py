@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ml.collaborative.datasets import movielens
 from ml.collaborative.datasets.coverage import measure_coverage
+from ml.collaborative.datasets.movielens_files import read_titles
 
 TITLES = {
     862: "Toy Story (1995)", 11: "Star Wars: Episode IV - A New Hope (1977) ",
-    101: "Roots (1977-)", 102: "Fawlty Towers (1975\u20131979)", 103: "2001: A Space Odyssey (1968)",
+    101: "Roots (1977-)",
+    102: "Fawlty Towers (1975\u20131979)", 103: "2001: A Space Odyssey (1968)",
     104: "Babylon 5", 105: "Movie (Uncut)", 106: "1984",
 }  # fmt: skip
 
@@ -41,7 +42,7 @@ def test_where_every_year_is_known_that_is_not_said() -> None:
 def test_the_films_of_ml_latest_small_have_years(movielens_archives: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(movielens_archives / "ml-latest-small.zip") as archive:
         archive.extract("ml-latest-small/movies.csv", tmp_path)
-    titles = movielens.read_titles("ml-latest-small", tmp_path)
+    titles = read_titles(tmp_path / "ml-latest-small" / "movies.csv")
     found = measure_coverage(titles, titles, titles)
     assert sum(films for _, films in found.decades.values()) > 0.998 * len(titles)
     assert min(found.decades) == 1900

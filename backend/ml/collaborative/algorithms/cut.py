@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .fold_in import learn_root
+from .parts import Parts, attach, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,7 +34,7 @@ def cut_to_films(
     Users none of whose ratings is kept are left out, as in a trainset of Surprise every user has
     ratings; asked for one of them, the model predicts as for any unknown user. What they taught
     the model stays: in the films' biases and factors, and in the prior that users are folded in
-    with, which is learned from the whole model and handed on as `fold_in_root`.
+    with, which is learned from the whole model and handed on in `Parts`.
 
     Args:
         svd: the model; neither it nor its trainset is changed.
@@ -73,10 +74,9 @@ def cut_to_films(
     model.bu, model.pu = svd.bu[users], svd.pu[users]
     model.bi = svd.bi[kept] + (trainset.global_mean - smaller.global_mean)
     model.qi = svd.qi[kept]
-    model.fold_in_root = _root_of(svd, trainset)
-    if hasattr(svd, "implicit"):
-        model.implicit = svd.implicit[kept]
-    return model, smaller
+    implicit = parts_of(svd).implicit
+    parts = Parts(_root_of(svd, trainset), None if implicit is None else implicit[kept])
+    return attach(model, parts), smaller
 
 
 def _renumber(kept: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -88,12 +88,12 @@ def _renumber(kept: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 def _root_of(svd: SVD, trainset: ArrayTrainset) -> NDArray[np.float64]:
     """Return the prior that users are folded in with; see `fold_in.learn_root`."""
-    if hasattr(svd, "fold_in_root"):  # of a model that was cut before, or that knows no users
-        root: NDArray[np.float64] = svd.fold_in_root
-        return root
+    parts = parts_of(svd)
+    if parts.fold_in_root is not None:  # of a model that was cut before, or is item-only
+        return parts.fold_in_root
     starts, films, stars = trainset.by_user
     arrays = {name: getattr(svd, name) for name in ("bu", "bi", "pu", "qi")}
     arrays |= {"rated_starts": starts, "rated_movies": films, "rated_stars": stars}
-    if hasattr(svd, "implicit"):
-        arrays["implicit"] = svd.implicit
+    if parts.implicit is not None:
+        arrays["implicit"] = parts.implicit
     return learn_root(arrays, trainset.global_mean)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..ratings import COLUMNS, NOT_APP_PREFIX, make_ratings, sources_of, with_sources
-from .movielens import NAMES, MappedRatings
+from ..ratings import (
+    COLUMNS,
+    NOT_APP_PREFIX,
+    MappedRatings,
+    make_ratings,
+    sources_of,
+    with_sources,
+)
+from .registry import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
