@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ml.collaborative.datasets.coverage import measure_coverage
+from ml.collaborative.coverage import measure_coverage
 from ml.collaborative.datasets.movielens_files import read_titles
 
 TITLES = {
