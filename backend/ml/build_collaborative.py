@@ -15,6 +15,7 @@ if __name__ == "__main__" and not __package__:
     sys.exit(2)
 
 from .collaborative import catalog, cli, datasets, ratings
+from .collaborative.algorithms.cut import cut_to_films
 from .collaborative.algorithms.training import find_algorithm, make_training, train
 from .collaborative.errors import InputError, SourceError
 from .collaborative.options import make_build_options
@@ -186,69 +187,78 @@ def _work(args: argparse.Namespace) -> None:
 
 
 def _build(options: BuildOptions, cluster: Cluster | None) -> None:
-    """Do the plan: MovieLens, the app's ratings, one table, a model, two files."""
-    from .collaborative import build, report
+    """Do the plan: MovieLens, the app's ratings, one table, a model, two files.
+
+    The model is trained on all films, and published for the catalog's and those that the app's
+    users rated: what a user gave to other films tells about these too.
+    """
+    from .collaborative import build, provenance, report
+    from .collaborative import films as choice
 
     started = time.monotonic()
     films = catalog.resolve_catalog(options.catalog, options.dataset)
     store = ReleaseStore(options.models_dir)
     store.check_place()
-    training = build.place(options.training, cluster)
     given = build.load_given(options, cluster, films)
     with store.locked():
         live = build.read_live(store, options)
-        if given is not None:
-            combined = given.table
-        else:
-            if options.dataset == "ml-100k":
-                download_movielens_100k(str(options.data_dir))
-            movielens = load_movielens_ratings_with_tmdb_mapping(
-                str(options.data_dir), dataset=options.dataset,
-                catalog=catalog.ALL if films is None else films,
-            )  # fmt: skip
-            for line in datasets.describe(movielens, films):
-                cli.logger.info("%s", line)
-            app = (
-                get_real_user_ratings(
-                    required=not options.allow_missing_app_ratings, published=live.counts
-                )
-                if options.dataset != "sample"
-                else ratings.empty_ratings()
-            )
-            combined = combine_ratings(movielens, app)
-        inputs = build.describe_inputs(options, combined, given)
+        combined = _combine_sources(options, films, live.counts) if given is None else given.table
+        inputs = provenance.describe_inputs(options, combined, films, given)
         if options.if_changed and (same := store.find_same(inputs)):
             store.prune(options.keep)
             if not options.quiet:
                 cli.print_lines([report.describe_unchanged(same, store.live_id())])
             return
+        wanted = choice.choose_films(films, combined)
+        trainings = build.choose_trainings(options, cluster, combined)
+        held_out = build.hold_out_fifth(options, trainings, combined, wanted)
+        training = held_out.training if held_out else trainings[0]
         if given is None or given.whole is None:
-            model, vectors = train_svd_model(combined, **training.as_keywords()), None
+            whole, vectors = train_svd_model(combined, **training.as_keywords()), None
         else:
-            model, vectors = build.train_items(cluster, given.whole, training)
-        draft = build.draft(model, combined, films, inputs, given)
-        verdict = build.judge(store, options, training, combined, model, live, draft)
-        page = build.make_page(options, verdict, combined, model[0], films, live)
+            whole, vectors = build.train_items(cluster, given.whole, training)
+        model = whole if wanted is None else cut_to_films(*whole, wanted)
+        draft = provenance.draft(whole, model, training, combined, films, inputs, given)
+        verdict = build.judge(store, options, combined, model[0], live, held_out, draft)
+        published = choice.published_part(combined, wanted)
+        page = build.make_page(options, verdict, published, model[0], films, live)
         if not (verdict.passed or options.force_publish):
-            raise build.refuse(store, options, model, verdict, page)
+            raise build.refuse(store, model, verdict, page)
         save_models(
-            *model, str(options.models_dir), draft=verdict.manifest, report=page,
-            held_out=verdict.held_out.rows() if verdict.held_out else None, keep=options.keep,
+            model[0], model[1], str(options.models_dir), draft=verdict.manifest, report=page,
+            held_out=held_out.rows() if held_out else None, keep=options.keep,
             forced=not verdict.passed,
         )  # fmt: skip
         release = store.live_folder()
         build.write_vectors(options, vectors, release.name)
         if not options.quiet:
-            lines = report.describe_build(
-                release,
-                store.models_dir,
-                combined,
-                films,
-                model[0],
-                verdict,
-                time.monotonic() - started,
+            seconds = time.monotonic() - started
+            cli.print_lines(
+                report.describe_build(
+                    release, store.models_dir, published, films, model[0], verdict, seconds
+                )
             )
-            cli.print_lines(lines)
+
+
+def _combine_sources(
+    options: BuildOptions, films: frozenset[int] | None, published: Counts | None
+) -> pd.DataFrame:
+    """Return all ratings of MovieLens, of films in the catalog or not, then the app's own."""
+    from .collaborative import films as choice
+
+    if options.dataset == "ml-100k":
+        download_movielens_100k(str(options.data_dir))
+    movielens = load_movielens_ratings_with_tmdb_mapping(
+        str(options.data_dir), dataset=options.dataset, catalog=catalog.ALL
+    )
+    for line in datasets.describe(movielens, None):
+        cli.logger.info("%s", line)
+    choice.check_catalog(options, films, movielens)
+    if options.dataset == "sample":
+        return movielens
+    app = get_real_user_ratings(required=not options.allow_missing_app_ratings, published=published)
+    choice.check_app_films(films, app)
+    return combine_ratings(movielens, app)
 
 
 if __name__ == "__main__":

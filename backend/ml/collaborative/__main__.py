@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import cli
 from .errors import InputError, UsageError
-from .options import choose_training
+from .options import choose_trainings
 from .texts import decode_texts
 
 if TYPE_CHECKING:
@@ -119,11 +119,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     from .evaluation import FOLDS, all_splits, evaluate, name_trainings
     from .report import describe_evaluation
 
-    training = choose_training(args)
+    trainings = choose_trainings(args)
     mapped, table = _load_ratings(args, FOLDS)
-    if args.dataset == "ml-100k":
+    if "ml-100k" in args.dataset.split(datasets.SEPARATOR):
         datasets.fetch_splits(args.data_dir)
-    fits = {name: named.fit for name, named in name_trainings(training).items()}
+    fits = {name: named.fit for one in trainings for name, named in name_trainings(one).items()}
     cli.logger.info("measuring %s beside simple baselines", " and ".join(fits))
     ways = all_splits(mapped, table, args.data_dir, args.seed)
     cli.print_lines(
@@ -135,9 +135,10 @@ def _tune(args: argparse.Namespace) -> None:
     from .evaluation import TUNING_FOLDS, tune
     from .report import describe_tuning
 
-    training = choose_training(args)
-    if training.algorithm.name != "svd":
+    if args.algorithm not in (None, "svd"):
         raise UsageError("tune is for --algorithm svd: leave the other out")
+    args.algorithm = "svd"
+    (training,) = choose_trainings(args)
     _, table = _load_ratings(args, TUNING_FOLDS)
     first = training.parameters
     trials = tune(table, first, args.sets, 60 * args.minutes, args.seed)

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import datasets, ratings, report
 from .errors import GateError, ReleaseError, UsageError
 from .evaluation import (
     Check,
+    HoldOut,
     Published,
     Verdict,
     check_model,
     describe_refusal,
     hold_out,
+    is_no_better_than_biases,
     keep_real_model,
     too_few,
 )
 from .paths import from_here
 from .release import (
-    ITEM_ONLY,
     counts_of,
     describe_scores,
-    draft_manifest,
-    installed_versions,
     read_held_out,
 )
 from .spark import on_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
     from pyspark.sql import DataFrame
@@ -97,13 +97,27 @@ def load_given(
 
     return load_ratings(
         cluster, options.spark.ratings, films, item_only=options.spark.item_only,
-        factors=options.training.parameters.factors,
+        factors=options.trainings[0].parameters.factors,
     )  # fmt: skip
 
 
-def place(training: Training, cluster: Cluster | None) -> Training:
-    """Return the training, done on the cluster where there is one."""
-    return training if cluster is None else on_cluster(training, cluster)
+def choose_trainings(
+    options: BuildOptions, cluster: Cluster | None, table: pd.DataFrame
+) -> list[Training]:
+    """Return what is to be trained and judged; what is too large for this machine is left out."""
+    if cluster is not None:
+        return [on_cluster(training, cluster) for training in options.trainings]
+    trainings = list(options.trainings)
+    for training in options.trainings[1:]:
+        size = (table["user_id"].nunique(), table["movie_id"].nunique(), len(table))
+        needed, free = training.algorithm.memory(*size), available_memory()
+        if needed > free:
+            logger.warning(
+                "%s needs about %.1f GiB and %.1f GiB are free: it is left out",
+                training.algorithm.title, needed / 2**30, free / 2**30,
+            )  # fmt: skip
+            trainings.remove(training)
+    return trainings
 
 
 def read_live(store: ReleaseStore, options: BuildOptions) -> Live:
@@ -129,57 +143,53 @@ def read_live(store: ReleaseStore, options: BuildOptions) -> Live:
     return live
 
 
-def describe_inputs(
-    options: BuildOptions, table: pd.DataFrame, given: Loaded | None
-) -> dict[str, Any]:
-    """Return what decides the result of a build: the manifest's parts of the same names."""
-    whole = given.whole if given else None
-    versions = installed_versions()
-    if options.spark:
-        from .spark.build import spark_version
+def hold_out_fifth(
+    options: BuildOptions,
+    trainings: Sequence[Training],
+    table: pd.DataFrame,
+    wanted: frozenset[int] | None,
+) -> HoldOut | None:
+    """Measure the trainings on a fifth of the ratings; None where there are too few.
 
-        versions |= spark_version()
-    return {
-        "algorithm": options.training.algorithm.name,
-        "parameters": options.training.describe(),
-        "seed": options.training.seed,
-        "shape": ITEM_ONLY if whole else None,
-        "table_sha256": whole.fingerprint if whole else ratings.table_hash(table),
-        "versions": versions,
-    }
+    Raises:
+        UsageError: a report is asked for, and there are too few ratings.
+    """
+    few = too_few(table)
+    if not few:
+        return hold_out(table, trainings, wanted, ranking=options.report)
+    if options.report:
+        raise UsageError(f"--report needs more: {few}")
+    return None
 
 
 def judge(
-    store: ReleaseStore,
-    options: BuildOptions,
-    training: Training,
-    table: pd.DataFrame,
-    model: tuple[SVD, Trainset],
-    live: Live,
-    draft: Mapping[str, Any],
-) -> Verdict:
-    """Judge a model by the same training on four fifths of the ratings.
+    store: ReleaseStore, options: BuildOptions, table: pd.DataFrame, svd: SVD, live: Live,
+    held_out: HoldOut | None, draft: Mapping[str, Any],
+) -> Verdict:  # fmt: skip
+    """Judge a model by what the same training says of held-out ratings.
 
     Args:
         store: where it is to be published.
         options: of the build.
-        training: of the model.
         table: all ratings, or for an item-only release a sample.
-        model: the trained model and its trainset.
+        svd: the trained model.
         live: what it is to replace.
+        held_out: what the training says of held-out ratings; None where there were too few.
         draft: of the manifest.
     """
-    few = too_few(table)
     metrics: list[dict[str, Any]] = []
-    if few:
-        if options.report:
-            raise UsageError(f"--report needs more: {few}")
-        held_out, checks = None, [Check(passed=False, text=few)]
+    if held_out is None:
+        checks = [Check(passed=False, text=too_few(table))]
     else:
-        held_out = hold_out(table, training, ranking=options.report)
         before = _published(store, options, table, live)
-        checks = check_model(model[0], held_out, counts_of(draft), before)
+        checks = check_model(svd, held_out, counts_of(draft), before)
         metrics = describe_scores({HELD_OUT: held_out.scores})
+        if is_no_better_than_biases(held_out):
+            logger.warning(
+                "the model predicts no better than film and user averages (%s); what helps is "
+                "more ratings of these films: another --dataset, or the app's own",
+                checks[0].text,
+            )
     if live.is_unreadable:
         text = "the published release cannot be read, so nothing is compared with it"
         checks.append(Check(passed=False, text=text))
@@ -212,37 +222,6 @@ def _published(
     return Published(counts, held_out, live.manifest["algorithm"] or "of unknown algorithm")
 
 
-def draft(
-    model: tuple[SVD, Trainset],
-    table: pd.DataFrame,
-    films: frozenset[int] | None,
-    inputs: Mapping[str, Any],
-    given: Loaded | None,
-) -> dict[str, Any]:
-    """Return the manifest's parts that are known before the model is judged."""
-    whole = given.whole if given else None
-    data: dict[str, Any] = {"table_sha256": inputs["table_sha256"]}
-    if whole:
-        from .spark.build import describe_whole
-
-        data |= describe_whole(whole)
-        rated = set(whole.movie_ids.tolist())
-    else:
-        data["sources"] = [source.as_dict() for source in ratings.sources_of(table)]
-        rated = set(table["movie_id"])
-    catalog = films and {
-        "films": len(films),
-        "sha256": hashlib.sha256(
-            "".join(f"{film}\n" for film in sorted(films)).encode()
-        ).hexdigest(),
-        "covered": len(films & rated),
-    }
-    known = {
-        name: inputs[name] for name in ("algorithm", "parameters", "seed", "versions", "shape")
-    }
-    return draft_manifest(*model, data=data, catalog=catalog or None, **known)
-
-
 def make_page(
     options: BuildOptions, verdict: Verdict, table: pd.DataFrame, svd: SVD,
     films: frozenset[int] | None, live: Live,
@@ -256,12 +235,12 @@ def make_page(
 
 
 def refuse(
-    store: ReleaseStore, options: BuildOptions, model: tuple[SVD, Trainset], verdict: Verdict,
+    store: ReleaseStore, model: tuple[SVD, Trainset], verdict: Verdict,
     page: str | None,
 ) -> GateError:  # fmt: skip
     """Keep a refused build for a look; return the error that says why and where it is."""
     folder = store.refuse(*model, verdict.manifest, page)
-    return describe_refusal(verdict.checks, from_here(folder), options.training.algorithm.name)
+    return describe_refusal(verdict.checks, from_here(folder))
 
 
 def train_items(
@@ -282,3 +261,13 @@ def write_vectors(options: BuildOptions, vectors: DataFrame | None, build_id: st
     from .spark.build import write_users
 
     write_users(vectors, options.spark.user_vectors, build_id)
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that this machine can still give; a guess where it is not told."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) << 10
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return 4 << 30

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from .algorithms.training import ALGORITHMS, PLAN
+from .algorithms.training import ALGORITHMS, AUTO, PLAN
 from .catalog import ALL
-from .datasets import DEFAULT_DATASET, NAMES
-from .errors import MlError
+from .datasets import DEFAULT_DATASET, NAMES, parse_datasets
+from .errors import MlError, UsageError
 from .paths import DATA_DIR, MODELS_DIR
 from .spark import ALS
 
@@ -78,8 +78,8 @@ def add_noise_flags(parser: argparse.ArgumentParser) -> None:
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say which ratings are read."""
     add = parser.add_argument
-    add("--dataset", choices=NAMES, default=DEFAULT_DATASET,
-        help="ratings to use (default %(default)s; sample is generated)")  # fmt: skip
+    add("--dataset", type=datasets, default=DEFAULT_DATASET, metavar="NAME[,NAME]",
+        help=f"ratings to use: {', '.join(NAMES)} (default %(default)s)")  # fmt: skip
     add("--catalog", type=catalog_path, metavar="PATH|all",
         help="the app's TMDB ids, a joblib dump (default ml/models/movie_ids.pkl), "
         "or all: every film that has a TMDB id (the default for the sample)")  # fmt: skip
@@ -101,8 +101,8 @@ def add_models_flag(parser: argparse.ArgumentParser) -> None:
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose an algorithm, its parameters and its seed."""
     als, add = ALS.defaults, parser.add_argument
-    add("--algorithm", choices=list(ALGORITHMS),
-        help="svd (default), or bayesian: slower, with smaller errors")  # fmt: skip
+    add("--algorithm", choices=[AUTO, *ALGORITHMS],
+        help="auto (default): both below, the better is published; svd; or bayesian")  # fmt: skip
     add("--factors", type=at_least(1),
         help=f"length of the vectors (default {PLAN.factors}; ALS {als.factors})")  # fmt: skip
     add("--epochs", type=at_least(1),
@@ -112,6 +112,14 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         help=f"svd, ALS: regularisation (default {PLAN.reg}; ALS {als.reg})")  # fmt: skip
     add("--seed", type=at_least(0), default=0,
         help="the same seed and data give the same model (default %(default)s)")  # fmt: skip
+
+
+def datasets(text: str) -> str:
+    """Return the names of one data set or several (an argparse type)."""
+    try:
+        return ",".join(parse_datasets(text))
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def folder(text: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .algorithms.training import find_algorithm, make_training
+from .algorithms.training import ALGORITHMS, AUTO, find_algorithm, make_training
 from .datasets import DEFAULT_DATASET
 from .errors import UsageError
 from .spark import ALS
@@ -38,13 +38,15 @@ class BuildOptions:
     """What a build does; a manifest repeats what decides its result."""
 
     dataset: str
-    """One of `datasets.NAMES`."""
+    """One of `datasets.NAMES`, or several with commas between."""
     catalog: str | None
     """Path of the app's TMDB ids, or `all`; None: the app's, and for the sample all."""
     data_dir: Path
     models_dir: Path
-    training: Training
-    """Algorithm, parameters and seed."""
+    algorithm: str
+    """As asked for: a name, or `AUTO`."""
+    trainings: tuple[Training, ...]
+    """Algorithms with their parameters and seed; the best of several is published."""
     report: bool
     """Whether to leave a page about the build beside the files."""
     if_changed: bool
@@ -72,7 +74,8 @@ def make_build_options(args: argparse.Namespace) -> BuildOptions:
         catalog=args.catalog,
         data_dir=args.data_dir,
         models_dir=args.models_dir,
-        training=choose_training(args, on_spark=args.spark is not None),
+        algorithm=choose_algorithm(args),
+        trainings=choose_trainings(args),
         report=args.report,
         if_changed=args.if_changed,
         keep=args.keep,
@@ -83,19 +86,42 @@ def make_build_options(args: argparse.Namespace) -> BuildOptions:
     )
 
 
-def choose_training(args: argparse.Namespace, *, on_spark: bool = False) -> Training:
-    """Return the training that the flags ask for.
+def choose_algorithm(args: argparse.Namespace) -> str:
+    """Return the algorithm that the flags ask for: a name, or `AUTO`.
+
+    Parameters that only the SVD has ask for the SVD.
 
     Raises:
-        UsageError: a parameter has no meaning for the algorithm.
+        UsageError: an algorithm is named beside --spark, which has its own.
     """
-    algorithm = ALS if on_spark else find_algorithm(args.algorithm or "svd")
-    if on_spark and args.algorithm:
-        raise UsageError(
-            f"--spark trains by ALS: leave --algorithm {args.algorithm} out, or leave --spark out"
-        )
-    return make_training(
-        algorithm, args.seed, factors=args.factors, epochs=args.epochs, lr=args.lr, reg=args.reg
+    if getattr(args, "spark", None) is not None:
+        if args.algorithm:
+            raise UsageError(
+                f"--spark trains by ALS: leave --algorithm {args.algorithm} out, "
+                "or leave --spark out"
+            )
+        return ALS.name
+    of_svd = any(getattr(args, name) is not None for name in ("epochs", "lr", "reg"))
+    return str(args.algorithm or ("svd" if of_svd else AUTO))
+
+
+def choose_trainings(args: argparse.Namespace) -> tuple[Training, ...]:
+    """Return the trainings that the flags ask for.
+
+    Raises:
+        UsageError: a parameter has no meaning for the algorithm; or see `choose_algorithm`.
+    """
+    name = choose_algorithm(args)
+    asked = {name: getattr(args, name) for name in ("factors", "epochs", "lr", "reg")}
+    if name != AUTO:
+        chosen = ALS if name == ALS.name else find_algorithm(name)
+        return (make_training(chosen, args.seed, **asked),)
+    for flag in ("epochs", "lr", "reg"):
+        if asked[flag] is not None:
+            raise UsageError(f"--{flag} is of the SVD alone: say --algorithm svd")
+    return tuple(
+        make_training(algorithm, args.seed, factors=args.factors)
+        for algorithm in ALGORITHMS.values()
     )
 
 

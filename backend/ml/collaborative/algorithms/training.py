@@ -49,6 +49,8 @@ class Parameters:
 
 
 PLAN = Parameters()
+AUTO = "auto"
+"""In place of an algorithm: all on this machine, of which the best is published."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Algorithm:
     fit: Fit
     describe: Callable[[Parameters], dict[str, float]]
     """Returns every number that decides the result, but the seed, by name."""
+    memory: Callable[[int, int, int], int] = lambda *_: 0
+    """Returns the bytes that a training takes over the ratings: of users, films and ratings."""
     samples: bool = False
     """Whether the model is the mean of samples, rather than the last of many epochs."""
 
@@ -127,6 +131,13 @@ def _describe_bayesian(parameters: Parameters) -> dict[str, float]:
     }  # fmt: skip
 
 
+def _bayesian_memory(users: int, films: int, ratings: int) -> int:
+    from .bayesian import BURN_IN, CHAINS, RANK, SWEEPS
+
+    samples = CHAINS * (SWEEPS - BURN_IN) * (2 + RANK) * (users + 2 * films)
+    return 2 * 4 * samples + 100 * ratings  # float32, and a copy when they are compiled
+
+
 ALGORITHMS: Mapping[str, Algorithm] = {
     found.name: found
     for found in (
@@ -138,6 +149,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             ("factors",),
             _fit_bayesian,
             _describe_bayesian,
+            _bayesian_memory,
             samples=True,
         ),
     )

@@ -31,7 +31,8 @@ from . import movielens_files, sample
 from .archives import ensure_files
 from .film_ids import map_ml_100k_items, map_movielens_ids
 from .movielens_files import read_links, read_ml_100k_ratings, read_ml_100k_titles, read_ratings
-from .registry import DATASETS, LICENCE, ML_100K_SPLITS
+from .registry import DATASETS, LICENCE, ML_100K_SPLITS, parse_datasets
+from .several import combine_sets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOKUP = "ml-100k-tmdb.csv"
-MIN_COVERED = 0.5
-"""Share of the catalog with ratings below which a newer set is recommended."""
 
 
 def describe(table: pd.DataFrame, catalog: frozenset[int] | None) -> list[str]:
@@ -52,32 +51,33 @@ def describe(table: pd.DataFrame, catalog: frozenset[int] | None) -> list[str]:
         table: the ratings that `load` returns, with their source.
         catalog: the films that were kept; None stands for all.
     """
-    (source,) = sources_of(table)
-    second = source.dropped.get(RATED_AGAIN, 0)
-    mapped = source.rows - source.dropped.get(NO_TMDB_ID, 0)
-    in_catalog = mapped - source.dropped.get(NOT_IN_CATALOG, 0)
-    lines = [
-        f"Loaded {source.rows:,} ratings, mapped {mapped:,} to TMDB, {in_catalog:,} in catalog",
-        f"Kept {source.kept:,} ({second:,} left out: the same user rated the film again)",
-    ]
-    if source.name == "sample":
-        lines.insert(0, f"This is a {SAMPLE_NOTICE}")
+    sources = sources_of(table)
+    lines = []
+    for source in sources:
+        second = source.dropped.get(RATED_AGAIN, 0)
+        mapped = source.rows - source.dropped.get(NO_TMDB_ID, 0)
+        in_catalog = mapped - source.dropped.get(NOT_IN_CATALOG, 0)
+        name = f"{source.name}: " if len(sources) > 1 else ""
+        lines += [
+            f"{name}Loaded {source.rows:,} ratings, mapped {mapped:,} to TMDB, "
+            f"{in_catalog:,} in catalog",
+            f"{name}Kept {source.kept:,} ({second:,} left out: the same user rated the film again)",
+        ]
+        if source.name == "sample":
+            lines.insert(0, f"This is a {SAMPLE_NOTICE}")
     if len(table):
         low, high = table["rating"].min(), table["rating"].max()
         lines.append(
-            f"{source.users:,} users, {source.films:,} films, ratings from {low:g} to {high:g}"
+            f"{table['user_id'].nunique():,} users, {table['movie_id'].nunique():,} films, "
+            f"ratings from {low:g} to {high:g}"
         )
     if catalog is not None:
-        line = describe_coverage(table, catalog)
-        few = source.films < MIN_COVERED * len(catalog)
-        if few and source.name in ("ml-100k", "ml-latest-small"):
-            line += "; a newer set covers newer films: --dataset ml-32m"
-        lines.append(line)
+        lines.append(describe_coverage(table, catalog))
     return lines
 
 
 def fetch(dataset: str, data_dir: Path, *, force: bool = False) -> None:
-    """Make sure that `data_dir` has the files of `dataset`; after a download, log the licence.
+    """Make sure that `data_dir` has the files of a set; after a download, log the licence.
 
     Raises:
         InputError, SourceError: see `archives.ensure_files`.
@@ -89,10 +89,10 @@ def fetch(dataset: str, data_dir: Path, *, force: bool = False) -> None:
 def load(
     dataset: str, data_dir: Path, catalog: frozenset[int] | None, *, force: bool = False
 ) -> MappedRatings:
-    """Return the ratings of `dataset` under TMDB ids, kept to the films of `catalog`.
+    """Return the ratings of a set or several under TMDB ids, kept to the films of `catalog`.
 
     Args:
-        dataset: one of `registry.NAMES`.
+        dataset: one of `registry.NAMES`, or several with commas between, see `combine_sets`.
         data_dir: folder of the files; missing files are fetched into it.
         catalog: TMDB ids to keep; None keeps all.
         force: fetch the files again.
@@ -101,6 +101,9 @@ def load(
         InputError, SourceError: see `archives.ensure_files`.
         InputError: a file has other content than expected.
     """
+    names = parse_datasets(dataset)
+    if len(names) > 1:
+        return combine_sets([load(name, data_dir, catalog, force=force) for name in names])
     if dataset == "sample":
         table = sample.sample_ratings()
         kept = table if catalog is None else table[table["movie_id"].isin(catalog)]
@@ -118,9 +121,15 @@ def load(
     return mapped
 
 
+def links_path(dataset: str, data_dir: Path) -> Path:
+    """Return where the links.csv of a set is, or of the first of several; it may be missing."""
+    name = parse_datasets(dataset)[0]
+    return data_dir / "links.csv" if name == "ml-100k" else data_dir / name / "links.csv"
+
+
 def read_ml_100k_films(data_dir: Path) -> pd.DataFrame:
     """Return the TMDB id of each film of ML-100K, see `film_ids.map_ml_100k_items`."""
-    return map_ml_100k_items(read_links(data_dir / "links.csv"))
+    return map_ml_100k_items(read_links(links_path("ml-100k", data_dir)))
 
 
 def read_own_titles(dataset: str, data_dir: Path) -> dict[int, str]:
@@ -152,7 +161,7 @@ def _read(dataset: str, data_dir: Path) -> tuple[pd.DataFrame, pd.Series]:
     else:
         names = {"user": "userId", "film": "movieId", "rating": "rating", "timestamp": "timestamp"}
         ratings = read_ratings(data_dir / dataset / "ratings.csv", names)
-        films = map_movielens_ids(read_links(data_dir / dataset / "links.csv"))
+        films = map_movielens_ids(read_links(links_path(dataset, data_dir)))
     return ratings, films["tmdb_id"]
 
 
@@ -234,15 +243,20 @@ class FilmNames:
 
 
 def name_films(dataset: str, data_dir: Path) -> FilmNames:
-    """Return the titles of a set's films; empty if its file of titles is missing."""
+    """Return the titles of the films of a set or several; a set without a file of them has none."""
+    names = parse_datasets(dataset)
+    if len(names) > 1:
+        found = [name_films(name, data_dir) for name in names]
+        titles = {film: title for one in reversed(found) for film, title in one.titles.items()}
+        return FilmNames(titles, sorted(title for one in found for title in one.unmapped))
     own = read_own_titles(dataset, data_dir)
     if dataset == "sample":
         return FilmNames(own, [])
     if dataset == "ml-100k":
         ids = read_ml_100k_films(data_dir)["tmdb_id"]
     else:
-        ids = map_movielens_ids(read_links(data_dir / dataset / "links.csv"))["tmdb_id"]
-    titles: dict[int, str] = {}
+        ids = map_movielens_ids(read_links(links_path(dataset, data_dir)))["tmdb_id"]
+    titles = {}
     mapped = ids.dropna()
     for film, tmdb_id in zip(mapped.index.tolist(), mapped.tolist(), strict=True):
         if film in own:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
 from ..ratings import (
     COLUMNS,
     NOT_APP_PREFIX,
@@ -13,39 +12,12 @@ from ..ratings import (
     sources_of,
     with_sources,
 )
-from .registry import NAMES
+from .registry import SEPARATOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
-
-SEPARATOR = ","
-_SAME_USERS = ("ml-latest-small", "ml-25m", "ml-32m", "ml-latest")
-"""Drawn from one database at different times: a rating can be in several of them."""
-
-
-def parse_datasets(text: str) -> tuple[str, ...]:
-    """Return the names in "ml-100k,ml-latest-small", in that order.
-
-    Raises:
-        UsageError: an unknown name, one that is there twice, or sets that share ratings.
-    """
-    names = tuple(name.strip() for name in text.split(SEPARATOR))
-    for name in names:
-        if name not in NAMES:
-            raise UsageError(f"there is no data set {name!r}: expected {', '.join(NAMES)}")
-    if len(set(names)) < len(names):
-        raise UsageError(f"--dataset {text} names a set twice")
-    if "sample" in names and len(names) > 1:
-        raise UsageError(f"--dataset {text}: the sample is generated, and goes with no other set")
-    shared = [name for name in names if name in _SAME_USERS]
-    if len(shared) > 1:
-        raise UsageError(
-            f"{' and '.join(shared)} can have the same ratings, being drawn from one database: "
-            "choose one of them"
-        )
-    return names
 
 
 def user_prefix(dataset: str, *, first: bool) -> str:

@@ -5,6 +5,7 @@ from .gate import Published as Published
 from .gate import Verdict as Verdict
 from .gate import check_model as check_model
 from .gate import describe_refusal as describe_refusal
+from .gate import is_no_better_than_biases as is_no_better_than_biases
 from .gate import keep_real_model as keep_real_model
 from .gate import too_few as too_few
 from .held_out import HoldOut as HoldOut

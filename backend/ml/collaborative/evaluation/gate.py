@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import GateError, UsageError
+from .chance import compare_errors
 from .metrics import rmse
-from .protocol import ALL, BIASES
 from .splits import FOLDS
 
 if TYPE_CHECKING:
@@ -29,8 +29,15 @@ MIN_SPREAD = 0.01
 """Standard deviation of the predictions below which a model says the same to all, in stars."""
 MAX_LOST = 0.1
 """Share of the ratings, users and app ratings that may be fewer than in the published model."""
-MAX_WORSE = 0.01
-"""How much higher the RMSE may be than the published model's, in stars; seeds differ by 0.002."""
+MAX_ABOVE_BIASES = 0.05
+"""How much higher the RMSE may be than that of biases, in stars, where it is beyond chance.
+
+On ten catalogs of apps, two data sets and ten seeds of the plan's SVD, no smaller bound gives every
+seed the same verdict; a model that predicts one number for all is 0.06 to 0.18 above biases."""
+MAX_WORSE = 0.03
+"""How much higher the RMSE may be than the published model's, in stars, where it is beyond chance.
+
+Of 1,260 pairs of seeds on the same data none differs by more (benchmarks/RESULTS.md)."""
 MIN_COMMON = 1000
 """Ratings held out of both trainings, without which the two are not compared."""
 
@@ -73,9 +80,9 @@ def check_model(
 ) -> list[Check]:
     """Look at a model from all sides.
 
-    On held-out ratings, the same training predicts better than user and item biases alone and does
-    not say the same to all; its factors are finite; and it neither knows much less than the
-    published one nor predicts much worse what was held out of both.
+    On held-out ratings, the same training is not worse beyond chance than user and item biases, and
+    its predictions differ; its factors are finite; and it neither knows much less than the
+    published one nor predicts what was held out of both worse beyond chance.
 
     Args:
         svd: the model, trained on all ratings.
@@ -83,16 +90,10 @@ def check_model(
         counts: of the ratings that it was trained on.
         published: what is to be replaced; None where there is nothing to compare with.
     """
-    scores = {score.model: score.measures for score in held_out.scores if score.users == ALL}
-    rmse, baseline = next(iter(scores.values())).rmse, scores[BIASES].rmse
-    assert rmse is not None and baseline is not None  # noqa: PT018, S101  both predict
     spread = float(held_out.predictions.std())
     finite = all(np.isfinite(array).all() for array in (svd.bu, svd.bi, svd.pu, svd.qi))
     checks = [
-        Check(
-            rmse < baseline,
-            f"held-out RMSE {rmse:.4f}, wanted below {baseline:.4f} of biases alone",
-        ),
+        _compare_with_biases(held_out),
         Check(finite, f"factors {'' if finite else 'not '}finite"),
         Check(
             spread >= MIN_SPREAD,
@@ -103,6 +104,27 @@ def check_model(
         checks += _compare_counts(counts, published.counts)
         checks += _compare_errors(held_out, published)
     return checks
+
+
+def _compare_with_biases(held_out: HoldOut) -> Check:
+    errors, others = (
+        found - held_out.ratings for found in (held_out.predictions, held_out.baseline)
+    )
+    found = compare_errors(errors, others, held_out.users)
+    worse = found.beyond_chance and found.stars > MAX_ABOVE_BIASES
+    limit = f", wanted at most {MAX_ABOVE_BIASES:g} above" if worse else ""
+    films = "" if held_out.is_of_catalog else " (of all films: the catalog has too few ratings)"
+    return Check(
+        not worse,
+        f"held-out RMSE {rmse(errors):.4f}, biases {rmse(others):.4f}, "
+        f"difference {found.stars:+.4f} ± {found.standard_error:.4f}{limit}{films}",
+    )
+
+
+def is_no_better_than_biases(held_out: HoldOut) -> bool:
+    """Return whether user and item biases alone predict as well as the model."""
+    errors = [found - held_out.ratings for found in (held_out.predictions, held_out.baseline)]
+    return rmse(errors[0]) >= rmse(errors[1])
 
 
 def _compare_counts(now: Counts, before: Counts) -> list[Check]:
@@ -127,14 +149,16 @@ def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
         text = f"{len(here):,} ratings were held out then and now, {MIN_COMMON:,} would be enough"
         return [Check(passed=True, text=f"errors not compared with the published model's: {text}")]
     ratings = held_out.ratings[here]
-    now = rmse(held_out.predictions[here] - ratings)
-    then = rmse(before["prediction"][there] - ratings)
+    now, then = held_out.predictions[here] - ratings, before["prediction"][there] - ratings
+    found = compare_errors(now, then, held_out.users[here])
+    worse = found.beyond_chance and found.stars > MAX_WORSE
     return [
         Check(
-            now <= then + MAX_WORSE,
-            f"RMSE {now:.4f} on {len(here):,} ratings held out then and now, "
-            f"wanted at most {MAX_WORSE:g} above the published model's {then:.4f} "
-            f"({published.algorithm})",
+            not worse,
+            f"RMSE {rmse(now):.4f} on {len(here):,} ratings held out then and now, "
+            f"published model {rmse(then):.4f} ({published.algorithm}), difference "
+            f"{found.stars:+.4f} ± {found.standard_error:.4f}, wanted at most {MAX_WORSE:g} "
+            "beyond chance",
         )
     ]
 
@@ -147,15 +171,12 @@ def too_few(table: pd.DataFrame) -> str:
     return f"{len(table):,} ratings, wanted {least} at least to judge a model by a fifth"
 
 
-def describe_refusal(checks: Sequence[Check], folder: Path, algorithm: str) -> GateError:
+def describe_refusal(checks: Sequence[Check], folder: Path) -> GateError:
     """Return the error that names what failed, where the refused build is, and what to do."""
     failed = "; ".join(check.text for check in checks if not check.passed)
-    other = ""
-    if algorithm == "svd" and "RMSE" in failed:
-        other = ", take --algorithm bayesian, which has smaller errors"
     return GateError(
         f"refused to publish: {failed}. What is live stays; the refused build is in {folder}. "
-        f"Fix the data or the parameters{other}, or publish it by --force-publish"
+        f"Fix the data or the parameters, or publish it by --force-publish"
     )
 
 

@@ -10,12 +10,13 @@ import numpy as np
 from ..algorithms.svd import predict_pairs
 from ..algorithms.training import ALGORITHMS, PLAN, Training
 from ..ratings import is_app_user, rating_scale
+from ..trainset import make_trainset
 from . import metrics
-from .protocol import evaluate
-from .splits import fixed_fifth, user_hashes
+from .protocol import evaluate, fit_best_biases
+from .splits import Split, fixed_fifth, user_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HoldOut:
-    """What the held-out fifth says of a training."""
+    """What the held-out fifth says of a training, the best of those that were asked for."""
 
+    training: Training
     scores: list[Score]
-    """This training first, then the plan's where that is another, then the baselines."""
+    """This training first, then the others, then the baselines."""
     curves: list[list[float]]
     """RMSE after each epoch; or for each chain, of the mean of its samples so far.
 
@@ -46,6 +48,12 @@ class HoldOut:
     """Which of them are of the app's users, (n,)."""
     pairs: NDArray[np.uint64]
     """Hash of the user and film of each of them, (n,)."""
+    users: NDArray[np.intp]
+    """A number for the user of each of them, (n,)."""
+    baseline: NDArray[np.float64]
+    """What user and item biases predict for each of them, (n,)."""
+    is_of_catalog: bool
+    """Whether they are all of the catalog's films; else it had too few to judge by."""
 
     def rows(self) -> NDArray[Any]:
         """Return what a later build compares with: hash and prediction of each rating, (n,)."""
@@ -54,6 +62,8 @@ class HoldOut:
         return rows
 
 
+MIN_CATALOG = 20
+"""Held-out ratings of the catalog below which nothing can be said of its errors."""
 MAX_RATINGS = 4_000_000
 """Ratings to judge a training by: more would take as long as the training itself, and longer."""
 
@@ -81,48 +91,91 @@ def sample_users(table: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(user_id=rows["user_id"].cat.remove_unused_categories())
 
 
-def hold_out(table: pd.DataFrame, training: Training, *, ranking: bool = True) -> HoldOut:
-    """Train on a ratings table but for a fifth (see `splits.fixed_fifth`), and measure on that.
+def hold_out(
+    table: pd.DataFrame,
+    trainings: Sequence[Training],
+    catalog: frozenset[int] | None = None,
+    *,
+    ranking: bool = True,
+) -> HoldOut:
+    """Train on a ratings table but for a fifth of the catalog's ratings, and measure on that fifth.
 
-    Of a table of over `MAX_RATINGS`, on the ratings of as many users as have so many together.
+    The fifth is `splits.fixed_fifth`. Of a table of over `MAX_RATINGS` it takes the ratings of as
+    many users as have so many together. If the catalog has fewer than `MIN_CATALOG` held-out
+    ratings, all films' are held out in place of the catalog's.
 
     Args:
         table: enough ratings that a fifth of them is some.
-        training: what is judged.
+        trainings: what is judged; the best by RMSE comes first.
+        catalog: TMDB ids of the films that are to be published; None stands for every film.
         ranking: whether to measure rankings, and the plan's SVD beside another training.
     """
     table = sample_users(table)
     split, pairs = fixed_fifth(table)
+    is_of_catalog = True
+    if catalog is not None:
+        own = split.test[np.isin(table["movie_id"].to_numpy()[split.test], list(catalog))]
+        is_of_catalog = len(own) >= MIN_CATALOG
+        if is_of_catalog:
+            split = Split(np.setdiff1d(np.arange(len(table)), own), own)
+        else:
+            catalog = None
+    watched = {training.title: _Watched(training, table, split) for training in trainings}
+    fits: dict[str, Callable[[ArrayTrainset], SVD]] = {
+        name: one.fit for name, one in watched.items()
+    }
+    if ranking:
+        others = name_trainings(trainings[0]).items()
+        fits |= {name: other.fit for name, other in others if name not in fits}
+    scores = evaluate(table, [split], fits, ranking=ranking, catalog=catalog)
     test = table.iloc[split.test]
     ratings = test["rating"].to_numpy()
-    scale = rating_scale(table["rating"])
-    curves: dict[int, list[float]] = {}
-    sums: dict[int, NDArray[np.float64]] = {}
-    predictions: list[NDArray[np.float64]] = []
-    known_rmse: list[float] = []
+    best = min(watched.values(), key=lambda one: metrics.rmse(one.predictions - ratings))
+    scores.sort(key=lambda score: score.model != best.training.title)
+    trainset = make_trainset(table.iloc[split.train], rating_scale(table["rating"]))
+    biases = fit_best_biases(trainset, table, split, catalog)
+    return HoldOut(
+        training=best.training,
+        scores=scores,
+        curves=[best.curves[chain] for chain in sorted(best.curves)],
+        known_rmse=best.known_rmse,
+        ratings=ratings,
+        predictions=best.predictions,
+        of_app=is_app_user(test["user_id"].astype("str")).to_numpy(),
+        pairs=pairs[split.test],
+        users=test["user_id"].cat.codes.to_numpy().astype(np.intp),
+        baseline=predict_pairs(biases, *trainset.find(test)),
+        is_of_catalog=is_of_catalog,
+    )
 
-    def fit_watched(trainset: ArrayTrainset) -> SVD:
-        pairs = users, items = trainset.find(test)
+
+class _Watched:
+    """A training that is watched while it learns."""
+
+    def __init__(self, training: Training, table: pd.DataFrame, split: Split) -> None:
+        self.training = training
+        self.test = table.iloc[split.test]
+        self.scale = rating_scale(table["rating"])
+        self.curves: dict[int, list[float]] = {}
+        self.predictions = np.empty(0)
+        self.known_rmse = np.nan
+
+    def fit(self, trainset: ArrayTrainset) -> SVD:
+        """Train; keep the errors on the test rows after each step, and the predictions."""
+        pairs = users, items = trainset.find(self.test)
+        ratings = self.test["rating"].to_numpy()
         known = (users >= 0) & (items >= 0)
+        sums: dict[int, NDArray[np.float64]] = {}
 
         def watch(chain: int, predict: Predict) -> None:
-            curve = curves.setdefault(chain, [])
+            curve = self.curves.setdefault(chain, [])
             found = predict(users[known], items[known])
-            if training.algorithm.samples:
+            if self.training.algorithm.samples:
                 found = sums[chain] = sums.get(chain, 0) + found
                 found = found / (len(curve) + 1)
-            curve.append(metrics.rmse(found.clip(*scale) - ratings[known]))
+            curve.append(metrics.rmse(found.clip(*self.scale) - ratings[known]))
 
-        model = training.fit(trainset, watch)
-        predictions.append(predict_pairs(model, *pairs))
-        known_rmse.append(metrics.rmse((predictions[0] - ratings)[known]))
+        model = self.training.fit(trainset, watch)
+        self.predictions = predict_pairs(model, *pairs)
+        self.known_rmse = metrics.rmse((self.predictions - ratings)[known])
         return model
-
-    fits: dict[str, Callable[[ArrayTrainset], SVD]] = {training.title: fit_watched}
-    if ranking:
-        others = name_trainings(training).items()
-        fits |= {name: other.fit for name, other in others if name not in fits}
-    scores = evaluate(table, [split], fits, ranking=ranking)
-    of_app = is_app_user(test["user_id"].astype("str")).to_numpy()
-    lines = [curves[chain] for chain in sorted(curves)]
-    return HoldOut(scores, lines, known_rmse[0], ratings, predictions[0], of_app, pairs[split.test])

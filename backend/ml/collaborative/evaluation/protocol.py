@@ -73,27 +73,34 @@ class _HeldOut(NamedTuple):
 
 
 def evaluate(
-    table: pd.DataFrame, splits: Sequence[Split], fits: Fits, *, ranking: bool = True
+    table: pd.DataFrame,
+    splits: Sequence[Split],
+    fits: Fits,
+    *,
+    ranking: bool = True,
+    catalog: frozenset[int] | None = None,
 ) -> list[Score]:
     """Measure errors and rankings of models trained on each split, and of three baselines.
 
-    The baselines are user and item biases, the global mean (which ranks nothing) and the most
-    rated films (which predict nothing). A ranking is of all films of the training that the user
-    has not rated there, and is measured on users with a held-out rating of at least
-    `metrics.LIKED` stars; such films that the training does not have count as not found. Where
-    there are app users, they and MovieLens's are measured apart as well.
+    The baselines are user and item biases (see `fit_best_biases`), the global mean (which ranks
+    nothing) and the most rated films (which predict nothing). A ranking is of all films of the
+    training, or of those of the catalog, that the user has not rated there. It is measured on users
+    with a held-out rating of at least `metrics.LIKED` stars; such films that the training does not
+    have count as not found. Where there are app users, they and MovieLens's are measured apart too.
 
     Args:
         table: a ratings table.
         splits: see `splits`.
         fits: by name, what trains a model.
         ranking: whether to measure rankings too.
+        catalog: the films to rank, those of all test rows; None stands for all.
 
     Raises:
         InputError: a split leaks, see `splits.check_apart`.
     """
     scale = rating_scale(table["rating"])
-    films = table["movie_id"].nunique()
+    rated = table["movie_id"].unique()
+    films = len(rated) if catalog is None else int(np.isin(rated, list(catalog)).sum())
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     counts: dict[str, int] = defaultdict(int)
     with progress_bar("evaluation", " fits", len(splits) * len(fits)) as bar:
@@ -104,11 +111,12 @@ def evaluate(
             for group, rows in held_out.groups.items():
                 counts[group] += int(rows.sum())
             measures: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-            for name, model in _models(trainset, fits):
+            biases = fit_best_biases(trainset, table, split, catalog)
+            for name, model in _models(trainset, fits, biases):
                 if name != POPULAR:
                     _measure_errors(measures, name, model, held_out)
                 if ranking and name != MEAN:
-                    _measure_ranking(measures, name, model, held_out, films)
+                    _measure_ranking(measures, name, model, held_out, films, catalog)
                 if name in fits:
                     bar.update()
             for key, values in measures.items():
@@ -121,18 +129,58 @@ def evaluate(
     return scores
 
 
-def _models(trainset: ArrayTrainset, fits: Fits) -> Iterator[tuple[str, SVD]]:
+def _models(trainset: ArrayTrainset, fits: Fits, biases: SVD) -> Iterator[tuple[str, SVD]]:
     """Yield the models to compare, then the baselines in the form of a model."""
     for name, fit in fits.items():
         yield name, fit(trainset)
-    plain = AlgoBase.fit(SVD(n_factors=1), trainset)
-    plain.bu, plain.bi = fit_biases(trainset)
-    plain.pu, plain.qi = np.zeros((trainset.n_users, 1)), np.zeros((trainset.n_items, 1))
-    yield BIASES, plain
-    plain.bu, plain.bi = np.zeros(trainset.n_users), np.zeros(trainset.n_items)
+    yield BIASES, biases
+    plain = _without_factors(trainset, np.zeros(trainset.n_users), np.zeros(trainset.n_items))
     yield MEAN, plain
     plain.bi = np.diff(trainset.by_item.starts).astype(np.float64)
     yield POPULAR, plain
+
+
+def _without_factors(
+    trainset: ArrayTrainset, bu: NDArray[np.float64], bi: NDArray[np.float64]
+) -> SVD:
+    plain = AlgoBase.fit(SVD(n_factors=1), trainset)
+    plain.bu, plain.bi = bu, bi
+    plain.pu, plain.qi = np.zeros((trainset.n_users, 1)), np.zeros((trainset.n_items, 1))
+    return plain
+
+
+def fit_best_biases(
+    trainset: ArrayTrainset, table: pd.DataFrame, split: Split, catalog: frozenset[int] | None
+) -> SVD:
+    """Fit user and item biases on all films, and on the catalog's alone; return the better.
+
+    Better is what has the smaller RMSE on the test rows, so that no model looks good against a
+    weakened baseline.
+
+    Args:
+        trainset: of the split's training rows.
+        table: a ratings table.
+        split: of the table; its test rows are of films of the catalog.
+        catalog: TMDB ids; None stands for every film.
+    """
+    whole = _without_factors(trainset, *fit_biases(trainset))
+    train = table.iloc[split.train]
+    own = train if catalog is None else train[train["movie_id"].isin(catalog)]
+    if catalog is None or own.empty:
+        return whole
+    part = make_trainset(own, trainset.rating_scale)
+    bu, bi = np.zeros(trainset.n_users), np.zeros(trainset.n_items)
+    users, items = (
+        trainset.find(pd.DataFrame({"user_id": part.raw_users(), "movie_id": 0}))[0],
+        trainset.find(pd.DataFrame({"user_id": "", "movie_id": part.raw_items()}))[1],
+    )
+    bu[users], bi[items] = fit_biases(part)
+    bi[items] += part.global_mean - trainset.global_mean
+    smaller = _without_factors(trainset, bu, bi)
+    test = table.iloc[split.test]
+    pairs, ratings = trainset.find(test), test["rating"].to_numpy()
+    errors = [metrics.rmse(predict_pairs(model, *pairs) - ratings) for model in (whole, smaller)]
+    return whole if errors[0] <= errors[1] else smaller
 
 
 def _hold_out(rows: pd.DataFrame, trainset: ArrayTrainset) -> _HeldOut:
@@ -166,6 +214,7 @@ def _measure_ranking(
     model: SVD,
     held_out: _HeldOut,
     films: int,
+    catalog: frozenset[int] | None,
 ) -> None:
     """Measure rankings for the users with a film they like among the held-out ratings."""
     trainset = model.trainset
@@ -178,7 +227,7 @@ def _measure_ranking(
     users_at_once = max(1, CELLS_AT_ONCE // trainset.n_items)
     top = np.concatenate(
         [
-            rank(model, inner[start : start + users_at_once])
+            rank(model, inner[start : start + users_at_once], catalog)
             for start in range(0, len(inner), users_at_once)
         ]
         or [np.empty((0, metrics.TOP), dtype=np.intp)]
@@ -199,17 +248,22 @@ def _measure_ranking(
             }
 
 
-def rank(model: SVD, users: NDArray[np.intp]) -> NDArray[np.intp]:
+def rank(
+    model: SVD, users: NDArray[np.intp], catalog: frozenset[int] | None = None
+) -> NDArray[np.intp]:
     """Return the first `metrics.TOP` films for each user, without those rated in the training.
 
     Args:
         model: a trained SVD.
         users: inner ids; -1 for one that the model does not know.
+        catalog: the films to rank; None stands for all.
     """
     trainset = model.trainset
     starts, items, _ = trainset.by_user
     scores = np.where(users[:, None] >= 0, model.pu[users] @ model.qi.T, 0) + model.bi
     seen = np.zeros(scores.shape, dtype=bool)
+    if catalog is not None:
+        seen[:] = ~np.isin(trainset.raw_items(), list(catalog))
     for row, user in enumerate(users.tolist()):
         if user >= 0:
             seen[row, items[starts[user] : starts[user + 1]]] = True

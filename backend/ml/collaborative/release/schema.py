@@ -88,17 +88,16 @@ class Data(_Part):
         "SHA-256 of the ratings, content and order, see ratings.table_hash; of ratings that stay "
         "on a cluster, of their number and of the sum of their rows' xxHash64. Null: unknown."
     )
-    sources: list[Source] = _part(
-        "MovieLens or the sample, then the app. Empty: unknown.", max_length=2
-    )
+    sources: list[Source] = _part("MovieLens sets or the sample, then the app. Empty: unknown.")
 
 
 class Catalog(_Part):
-    """The app's films, to which the ratings were kept."""
+    """The app's films. The model was trained on all films, and is cut to these."""
 
     films: int = _part("Films in it, each counted once.", ge=1)
     sha256: Sha256 = _part("SHA-256 of their TMDB ids in decimal, ascending, a line each.")
-    covered: Count = _part("Those of them that the model knows.")
+    covered: Count = _part("Those of them that have ratings.")
+    published: Count = _part("Films in the release: those, and what the app's users rated.")
 
 
 class Model(_Part):
@@ -188,6 +187,9 @@ class Manifest(_Part):
     )
     git_commit: Annotated[str, Field(pattern="^([0-9a-f]{40}|[0-9a-f]{64})$")] | None = _part(
         "HEAD of the repository that the code is in. Null: no repository, or no git."
+    )
+    asked: Literal["auto", "svd", "bayesian", "als"] | None = _part(
+        "Which algorithm was asked for; auto: the better of svd and bayesian. Null: unknown."
     )
     algorithm: Literal["svd", "bayesian", "als"] | None = _part("How it was trained.")
     parameters: SvdParameters | BayesianParameters | AlsParameters | None = _part(

@@ -264,7 +264,8 @@ class ReleaseStore(Live):
         """Return a release made of the same inputs: the live one, or one that was rolled back.
 
         Args:
-            inputs: parts of a manifest by name; besides those at its top, table_sha256 and shape.
+            inputs: parts of a manifest by name; besides those at its top, table_sha256,
+                shape and catalog_sha256.
         """
         live, rolled_back = self.live_id(), self.history.rolled_back()
         for build_id in dict.fromkeys([live, *(b for b in self.build_ids() if b in rolled_back)]):
@@ -277,6 +278,7 @@ class ReleaseStore(Live):
                 continue
             made["table_sha256"] = made["data"].get("table_sha256")
             made["shape"] = made["model"].get("shape")
+            made["catalog_sha256"] = (made["catalog"] or {}).get("sha256")
             if {name: made.get(name) for name in inputs} == inputs:
                 return build_id
         return None

@@ -48,7 +48,7 @@ def describe_build(
     data = verdict.manifest["data"]
     kept = {source["name"]: source["kept"] for source in data["sources"]}
     app = kept.pop(APP, 0)
-    item_only = verdict.manifest["model"].get("shape")
+    item_only, catalog = verdict.manifest["model"].get("shape"), verdict.manifest["catalog"]
     names = " and ".join(f"{count:,} from {_name_source(name)}" for name, count in kept.items())
     lines = [
         "",
@@ -59,7 +59,8 @@ def describe_build(
             if item_only
             else f"; {data['app_users']:,} of the app"
         ),
-        f"Films     {data['films']:,}",
+        f"Films     {data['films']:,}"
+        + (f" trained on; {catalog['published']:,} published" if catalog else ""),
     ]
     if films is not None and not item_only:
         lines.append(f"Catalog   {describe_coverage(table, films)}")
