@@ -80,8 +80,8 @@ def check_model(
 ) -> list[Check]:
     """Look at a model from all sides.
 
-    On held-out ratings, the same training is not worse beyond chance than user and item biases, and
-    its predictions differ; its factors are finite; and it neither knows much less than the
+    On held-out ratings, the same training is not worse beyond chance than user and item biases,
+    better than one rating for all, and its predictions differ; its factors are finite; and it neither knows much less than the
     published one nor predicts what was held out of both worse beyond chance.
 
     Args:
@@ -94,6 +94,7 @@ def check_model(
     finite = all(np.isfinite(array).all() for array in (svd.bu, svd.bi, svd.pu, svd.qi))
     checks = [
         _compare_with_biases(held_out),
+        _compare_with_mean(held_out),
         Check(finite, f"factors {'' if finite else 'not '}finite"),
         Check(
             spread >= MIN_SPREAD,
@@ -118,6 +119,15 @@ def _compare_with_biases(held_out: HoldOut) -> Check:
         not worse,
         f"held-out RMSE {rmse(errors):.4f}, biases {rmse(others):.4f}, "
         f"difference {found.stars:+.4f} ± {found.standard_error:.4f}{limit}{films}",
+    )
+
+
+def _compare_with_mean(held_out: HoldOut) -> Check:
+    errors = held_out.predictions - held_out.ratings
+    constant = float(held_out.ratings.std())
+    return Check(
+        rmse(errors) < constant,
+        f"held-out RMSE {rmse(errors):.4f}, wanted below {constant:.4f} of one rating for all",
     )
 
 
