@@ -111,7 +111,10 @@ def test_the_summary_tells_how_much_of_the_catalog_is_covered(run: Run, tmp_path
     done = run(BUILD, "--dataset", "sample", "--catalog", tmp_path / "ids.pkl", "--models-dir",
                tmp_path / "models", "--force-publish")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Films     2\nCatalog   2 of the catalog's 3 films have ratings (66.7%)" in done.stdout
+    assert (
+        "Films     124 trained on; 2 published\nCatalog   2 of the catalog's 3 films have ratings (66.7%)"
+        in done.stdout
+    )
 
 
 def test_the_summary_is_on_stdout_and_the_log_on_stderr_without_bars(
@@ -234,7 +237,9 @@ def test_a_catalog_without_rated_films_exits_3_and_keeps_the_model(
     done = run(BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--catalog",
                tmp_path / "ids.pkl")  # fmt: skip
     assert done.returncode == 3
-    assert done.stderr.splitlines()[-1].startswith("error: there are no ratings to train on")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: none of the catalog's 1 films has ratings in sample: "
+    )
     (tmp_path / "ids.pkl").unlink()
     assert contents(tmp_path) == before
 

@@ -34,7 +34,7 @@ def test_a_users_list_has_titles_and_what_the_user_liked(run: Run, models: Path)
     assert name == "ml_sample_155"
     assert liked.startswith("  liked  The Wizard of Oz (1939), It's a Wonderful Life (1946), ")
     assert len(films) == 5
-    assert re.fullmatch(r"  1 +Toy Story \(1995\) +\d\.\d", films[0])
+    assert re.fullmatch(r"  1 +.+ \(\d{4}\) +\d\.\d", films[0])
 
 
 def test_a_new_users_list_is_of_the_stars_that_are_named(run: Run, models: Path) -> None:

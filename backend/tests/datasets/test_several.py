@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from ml.collaborative.datasets import movielens
-from ml.collaborative.datasets.several import combine_sets, parse_datasets, user_prefix
+from ml.collaborative.datasets.registry import parse_datasets
+from ml.collaborative.datasets.several import combine_sets, user_prefix
 from ml.collaborative.errors import UsageError
 from ml.collaborative.ratings import (
     MappedRatings,

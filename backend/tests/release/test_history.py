@@ -143,7 +143,7 @@ def test_going_back_skips_what_was_gone_back_from_before(ask: Run, models: Path)
     assert done.stdout == f"release {first} is live again, in place of {second}\n"
     assert_live(models, first, "rollback")
     third = build(models)
-    assert_live(models, third, "force-publish")
+    assert_live(models, third, "publish")
     assert go_back(ask) == first  # not the second, which was no good
     assert_live(models, first, "rollback")
     assert History(models).rolled_back() == {second, third}
@@ -249,12 +249,12 @@ def test_the_log_only_grows_and_its_last_line_names_what_is_live(ask: Run, model
 
     first = build(models, "--dataset", "sample")
     grew("publish")
-    second = build(models)
+    second = build(models, "--dataset", "sample", "--lr", "1e-300", "--force-publish")
     grew("force-publish")
     go_back(ask)
     grew("rollback")
     build(models, "--keep", "1", *SAMPLE)
-    grew("force-publish")
+    grew("publish")
     assert ask("rollback", second).returncode == 2
     assert ask("--dataset", "sample", "--lr", "1e-300").returncode == 5
     assert log.read_bytes() == written
@@ -324,7 +324,7 @@ def test_so_many_of_the_newest_releases_are_kept(
     assert {path.name for path in (models / "releases").iterdir()} == set(
         ReleaseStore(models).build_ids()
     )
-    assert_live(models, new, "force-publish")
+    assert_live(models, new, "publish")
 
 
 def test_five_are_kept_unless_said_otherwise(
@@ -344,7 +344,7 @@ def test_the_live_release_is_never_let_go_and_what_was_live_before_may_be(
     assert ReleaseStore(models).build_ids() == [first, second, third]  # nor does a refused build
     new = build(models, *SAMPLE, "--keep", "1")
     assert ReleaseStore(models).build_ids() == [new]
-    assert_live(models, new, "force-publish")
+    assert_live(models, new, "publish")
     assert ask("rollback").returncode == 2
 
 
@@ -456,7 +456,7 @@ def test_a_damaged_live_release_is_built_anew(ask: Run, models: Path, damaged: s
     assert done.returncode == 0, done.stderr
     (warning,) = (line for line in done.stderr.splitlines() if line.startswith("WARNING: "))
     assert str(path) in warning
-    assert_live(models, ReleaseStore(models).live_folder().name, "force-publish")
+    assert_live(models, ReleaseStore(models).live_folder().name, "publish")
     assert ReleaseStore(models).live_folder().name > built
 
 

@@ -161,9 +161,9 @@ def test_the_report_says_what_changed_and_goes_with_its_model(run: Run, tmp_path
         done = run("ml.build_collaborative", "--dataset", "sample", "--models-dir", tmp_path, *args)
         assert done.returncode == 0, done.stderr
 
-    build("--report")
+    build("--report", "--algorithm", "svd")
     assert "no earlier release" in text_of(tmp_path)
-    build("--report")
+    build("--report", "--algorithm", "svd")
     assert "Nothing: the same data, parameters, versions and measures" in text_of(tmp_path)
     first = facts_of(tmp_path)
     build("--report", "--epochs", "5", "--force-publish")
@@ -172,7 +172,7 @@ def test_the_report_says_what_changed_and_goes_with_its_model(run: Run, tmp_path
     assert "epochs 20 5" in text
     assert f"RMSE held out {first['RMSE held out']:.4g} {second['RMSE held out']:.4g}" in text
     assert "SVD as asked for" in text
-    build()
+    build("--algorithm", "svd")
     assert not (tmp_path / "report.html").is_symlink()
     build("--report", "--epochs", "5", "--force-publish")
     assert "epochs 20 5" in text_of(tmp_path)  # against the release before, though it has no page
@@ -237,7 +237,7 @@ def test_a_report_without_a_ranking(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("algorithm", ["svd", "bayesian"])
 def test_what_is_held_out_is_scored_by_the_very_predictions_shown(algorithm: str) -> None:
     table = sample_ratings().head(3000)
-    found = hold_out(table, make_training(ALGORITHMS[algorithm], 3))
+    found = hold_out(table, [make_training(ALGORITHMS[algorithm], 3)])
     errors = found.predictions - found.ratings
     assert 550 < len(errors) < 650
     assert found.scores[0].measures.rmse == pytest.approx(metrics.rmse(errors), abs=1e-12)
