@@ -117,13 +117,18 @@ def test_too_few_ratings_to_judge_by_are_refused(run: Run, tmp_path: Path) -> No
     assert build("--force-publish").returncode == 0
 
 
-def test_a_catalog_with_few_ratings_is_judged_by_all_films(build: Run, tmp_path: Path) -> None:
-    counts = sample_ratings()["movie_id"].value_counts()
-    joblib.dump([int(counts.index[-1])], tmp_path / "catalog.pkl")
-    done = build("--catalog", tmp_path / "catalog.pkl")
-    assert done.returncode == 0, done.stderr
-    assert "(of all films: the catalog has too few ratings)" in done.stdout
-    assert joblib.load(tmp_path / "models" / "cf_trainset.pkl").n_items == 1
+def test_a_catalog_with_few_ratings_is_judged_by_all_films() -> None:
+    table = sample_ratings()
+    film = int(table["movie_id"].iloc[0])
+    of_film = table.index[table["movie_id"] == film]
+    few = table.drop(of_film[20:]).reset_index(drop=True)
+    training = [make_training(ALGORITHMS["svd"], epochs=2)]
+    found = hold_out(few, training, frozenset([film]), ranking=False)
+    assert not found.is_of_catalog
+    assert len(found.ratings) > 1000
+    found = hold_out(table, training, frozenset([film]), ranking=False)
+    assert found.is_of_catalog
+    assert 0.1 < len(found.ratings) / len(of_film) < 0.3
 
 
 def test_a_first_model_no_better_than_biases_is_published_with_a_warning(
@@ -134,7 +139,7 @@ def test_a_first_model_no_better_than_biases_is_published_with_a_warning(
     write_set(tmp_path)
     ratings = tmp_path / "ml-latest" / "ratings.csv"
     header, *lines = ratings.read_text(encoding="utf-8").splitlines()
-    pairs = [line.split(",")[:2] + [str(draw.choice([2, 3, 3, 4])), "1"] for line in lines]
+    pairs = [[*line.split(",")[:2], str(draw.choice([2, 3, 3, 4])), "1"] for line in lines]
     ratings.write_text("\n".join([header, *map(",".join, pairs)]) + "\n", encoding="utf-8")
     done = run(
         BUILD, "--dataset", "ml-latest", "--data-dir", tmp_path, "--catalog", "all", "--quiet",

@@ -310,12 +310,12 @@ def test_a_catalog_is_told_by_its_films_and_their_hash(run: Run, tmp_path: Path)
     lines = b"603\n862\n9999999\n"
     assert manifest["catalog"] == {
         "films": 3, "sha256": hashlib.sha256(lines).hexdigest(), "covered": 2,
+        "published": 2,
     }  # fmt: skip
     table = sample_ratings()
-    kept = int(table["movie_id"].isin(films).sum())
-    source = manifest["data"]["sources"][0]
-    assert (source["rows"], source["kept"], source["films"]) == (len(table), kept, 2)
-    assert source["dropped"] == {"the film is not in the catalog": len(table) - kept}
+    source = manifest["data"]["sources"][0]  # trained on, whatever the catalog
+    assert (source["rows"], source["kept"], source["films"]) == (len(table), len(table), 124)
+    assert joblib.load(tmp_path / "models" / "cf_trainset.pkl").n_items == 2
 
 
 def _head() -> str | None:

@@ -81,8 +81,9 @@ def check_model(
     """Look at a model from all sides.
 
     On held-out ratings, the same training is not worse beyond chance than user and item biases,
-    better than one rating for all, and its predictions differ; its factors are finite; and it neither knows much less than the
-    published one nor predicts what was held out of both worse beyond chance.
+    better than one rating for all, and its predictions differ; its factors are finite. It neither
+    knows much less than the published one, nor predicts what was held out of both worse beyond
+    chance.
 
     Args:
         svd: the model, trained on all ratings.

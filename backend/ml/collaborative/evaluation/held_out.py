@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from ..algorithms.svd import predict_pairs
 from ..algorithms.training import ALGORITHMS, PLAN, Training
@@ -18,7 +19,6 @@ from .splits import Split, fixed_fifth, user_hashes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
     from surprise import SVD
 
@@ -143,7 +143,7 @@ def hold_out(
         predictions=best.predictions,
         of_app=is_app_user(test["user_id"].astype("str")).to_numpy(),
         pairs=pairs[split.test],
-        users=test["user_id"].cat.codes.to_numpy().astype(np.intp),
+        users=pd.factorize(test["user_id"])[0],
         baseline=predict_pairs(biases, *trainset.find(test)),
         is_of_catalog=is_of_catalog,
     )

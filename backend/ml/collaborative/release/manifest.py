@@ -27,7 +27,8 @@ _BUILD_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}", re.ASCII)
 _FILE_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 """Name of a file inside the release: it leads nowhere else, on any platform."""
 PARTS: dict[str, Any] = {
-    "build_id": str, "created": str, "git_commit": str | None, "algorithm": str | None,
+    "build_id": str, "created": str, "git_commit": str | None, "asked": str | None,
+    "algorithm": str | None,
     "parameters": dict | None, "seed": int | None,
     "data": dict, **{f"data.{name}": int for name in Counts._fields},
     "data.table_sha256": str | None, "data.sources": list,
