@@ -31,3 +31,9 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in folder.iterdir()
         if path.is_file() and path.name != ".lock"
     }
+
+
+def popular_films() -> list[int]:
+    """The catalog of an app: TMDB ids of today's popular films."""
+    lines = (BACKEND / "tests/into_app/popular_films.txt").read_text(encoding="utf-8").splitlines()
+    return [int(film) for line in lines if not line.startswith("#") for film in line.split()]

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import joblib
 import pytest
-from helpers import BACKEND, copy_backend
+from helpers import BACKEND, copy_backend, popular_films
 
 from benchmarks.service_load import wait_until
 from ml import build_collaborative, download_movielens
@@ -117,10 +118,16 @@ def test_the_transcripts_are_what_is_printed(
         assert done.returncode == 0, done.stderr
         return plain(done.stdout.replace(f"{tmp_path}/", ""))
 
-    assert plain(transcript("README", "--catalog all 2>/dev/null")) == plain(build().stdout)
-    stars = ["--stars", "862=5", "105=4.5", "11=5", "-n", "5"]
+    joblib.dump(popular_films(), tmp_path / "movie_ids.pkl")
+    popular = "--catalog", str(tmp_path / "movie_ids.pkl")
+    warned = build(*popular, "--quiet")
+    assert transcript("README", "build_collaborative --quiet") == warned.stderr
+    shown = transcript("README", "--dataset ml-latest-small 2>/dev/null")
+    assert plain(shown) == plain(build(*popular, "--dataset", "ml-latest-small").stdout)
+    stars = ["--stars", "27205=5", "157336=4.5", "-n", "5"]
     shown = transcript("README", " ".join(stars))
     assert command("recommend", *stars, *data) == plain(shown)
+    assert build("--algorithm", "svd").returncode == 0
     assert command("export", tmp_path / "top.parquet") == plain(transcript("serving", " export "))
     assert build("--algorithm", "bayesian").returncode == 0
     refused = build("--lr", "1e-300")

@@ -211,6 +211,9 @@ def _published(
         return None
     if counts.is_sample != (options.dataset == "sample"):
         return None
+    names = {source["name"] for source in live.manifest["data"]["sources"]} - {ratings.APP}
+    if names and names != {source.name for source in ratings.sources_of(table)} - {ratings.APP}:
+        counts = counts.of_app()  # another data set is no loss of ratings; the app's still count
     given = options.spark is not None and options.spark.ratings is not None
     if options.allow_missing_app_ratings and not given and not ratings.has_app_ratings(table):
         counts = counts.without_app()

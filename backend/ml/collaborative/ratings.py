@@ -49,6 +49,10 @@ class Counts(NamedTuple):
     is_sample: bool
     """Whether all users are of the generated sample."""
 
+    def of_app(self) -> Counts:
+        """Return the counts of the app's ratings."""
+        return self._replace(ratings=self.app_ratings, users=self.app_users)
+
     def without_app(self) -> Counts:
         """Return the counts of MovieLens's ratings."""
         return self._replace(
