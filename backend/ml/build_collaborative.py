@@ -54,13 +54,13 @@ def get_real_user_ratings(
     Raises:
         InputError, SourceError: the ratings are required and cannot be read.
     """
-    from .collaborative.app_ratings import read_app_ratings, read_app_ratings_or_stop
-
-    if required:
-        return read_app_ratings_or_stop(published)
     try:
-        return read_app_ratings()
-    except (SourceError, InputError) as error:
+        from .collaborative.app_ratings import read_app_ratings, read_app_ratings_or_stop
+
+        return read_app_ratings_or_stop(published) if required else read_app_ratings()
+    except (SourceError, InputError, ImportError, OSError) as error:
+        if required:
+            raise
         cli.logger.warning("%s; going on without app ratings", error)
         return ratings.empty_ratings()
 
@@ -180,8 +180,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(args: argparse.Namespace) -> None:
     from .collaborative import build
+    from .collaborative.settings import read_settings
 
     options = make_build_options(args)
+    read_settings()  # an unusable setting is an error before anything else
     with build.cluster_of(options) as cluster:
         _build(options, cluster)
 

@@ -85,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(args: argparse.Namespace) -> None:
+    from .collaborative.settings import read_settings
+
+    read_settings()  # an unusable setting is an error before anything else
     films = catalogs.resolve_catalog(args.catalog, args.dataset)
     if args.force and args.dataset != "sample":
         datasets.fetch(args.dataset, args.data_dir, force=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,6 +76,25 @@ def test_a_failed_save_leaves_what_was_there(
 
 
 # The script
+
+
+def test_the_demo_needs_no_network_and_ends_with_films_for_two_users(
+    run: Run, tmp_path: Path
+) -> None:
+    """The commands of the Makefile's recipe."""
+    recipe = (BACKEND / "Makefile").read_text(encoding="utf-8").partition("\ndemo:")[2]
+    commands = re.findall(r"^\t@\$\(BIN\)/python -m (.+)$", recipe.partition("\n\n")[0], re.M)
+    assert len(commands) == 3
+    lists = []
+    for command in commands:
+        module, *args = command.replace("$(ARGS)", "").split()
+        done = run(module, *args, "--models-dir", tmp_path)
+        assert done.returncode == 0, done.stderr
+        lists.append(done.stdout.splitlines())
+    for user, (name, liked, *films) in zip(("155", "187"), lists[1:], strict=True):
+        assert name == f"ml_sample_{user}"
+        assert liked.startswith("  liked  ")
+        assert len([film for film in films if re.search(r"\(\d{4}\)", film)]) == 5
 
 
 def test_the_demo_s_build_needs_no_network_and_says_what_it_is(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 from helpers import BACKEND
 
 ML = BACKEND / "ml"
@@ -21,3 +23,22 @@ def test_no_room_has_more_than_ten_modules() -> None:
     sizes = {str(room.relative_to(ML)): len({*room.glob("*.py")} - {room / "__init__.py"})
              for room in rooms}  # fmt: skip
     assert {room: size for room, size in sizes.items() if size > 10} == {}
+
+
+def test_no_module_has_more_than_300_lines() -> None:
+    lines = {
+        str(path.relative_to(ML)): path.read_text(encoding="utf-8").count("\n") for path in MODULES
+    }
+    assert {module: count for module, count in lines.items() if count > 300} == {}
+
+
+def test_modules_import_each_other_relatively_and_no_config_of_the_app() -> None:
+    wrong = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            if {name.split(".")[0] for name in names} & {"ml", "config"}:
+                wrong[str(path.relative_to(ML))] = names
+    assert wrong == {}

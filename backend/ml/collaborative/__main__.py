@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .serving import CollaborativeModel, FoldedUser
 
 TUNE_MINUTES = 10.0
+LIKED = 4.0
+"""Stars from which on a film is shown as liked."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -178,9 +180,9 @@ def _recommend(args: argparse.Namespace) -> None:
     def title(film: int) -> str:
         return titles.get(film, f"TMDB {film}")
 
-    liked = sorted(rated, key=lambda film: -rated[film])[: cli.SHOWN]
+    liked = [film for film in sorted(rated, key=lambda film: -rated[film]) if rated[film] >= LIKED]
     films = [(title(film.movie_id), film.score) for film in model.recommend(user, args.n)]
-    cli.print_lines(describe_list(name, list(map(title, liked)), films))
+    cli.print_lines(describe_list(name, list(map(title, liked[: cli.SHOWN])), films))
 
 
 def _stars_of(args: argparse.Namespace) -> dict[int, float]:

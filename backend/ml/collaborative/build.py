@@ -1,4 +1,4 @@
-"""The steps of a build that the plan does not name: what is live, the verdict, the summary."""
+"""The steps of a build that the plan does not name: what is live, what is chosen, the verdict."""
 
 from __future__ import annotations
 
@@ -155,10 +155,10 @@ def hold_out_fifth(
         UsageError: a report is asked for, and there are too few ratings.
     """
     few = too_few(table)
-    if not few:
+    if few is None:
         return hold_out(table, trainings, wanted, ranking=options.report)
     if options.report:
-        raise UsageError(f"--report needs more: {few}")
+        raise UsageError(f"--report needs more: {few.text}")
     return None
 
 
@@ -179,7 +179,8 @@ def judge(
     """
     metrics: list[dict[str, Any]] = []
     if held_out is None:
-        checks = [Check(passed=False, text=too_few(table))]
+        few = too_few(table)
+        checks = [few] if few else []
     else:
         before = _published(store, options, table, live)
         checks = check_model(svd, held_out, counts_of(draft), before)

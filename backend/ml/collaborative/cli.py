@@ -188,9 +188,6 @@ def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
         logging.WARNING if args.quiet else logging.DEBUG if args.verbose else logging.INFO
     )
     try:
-        from .settings import read_settings
-
-        read_settings()  # an unusable setting is an error at once, whatever the command
         work(args)
     except MlError as error:
         code, message = error.exit_code, str(error)

@@ -1,4 +1,4 @@
-"""The compiled loop: the one that is read, made once, kept, and made anew where it is damaged."""
+"""The compiled loop: the one that is read, compiled once, kept, and compiled again if damaged."""
 
 from __future__ import annotations
 

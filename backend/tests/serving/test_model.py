@@ -235,7 +235,7 @@ def test_another_release_takes_over_and_a_damaged_one_does_not(tmp_path: Path) -
     assert model.reload_if_changed()
     second = model.predict(user, films)
     assert not np.array_equal(second, first)
-    # A user folded in before is folded in anew, with the vectors of the release that serves.
+    # A user folded in before is folded in again, with the vectors of the release that serves.
     np.testing.assert_array_equal(
         model.predict(folded, films), model.predict(model.fold_in(folded.ratings), films)
     )

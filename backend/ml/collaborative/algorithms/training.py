@@ -154,7 +154,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         ),
     )
 }
-"""By name. ALS on a Spark cluster is made by `spark.make_als`, since it needs the cluster."""
+"""By name. ALS, which needs a Spark cluster, is `spark.ALS`."""
 
 
 def find_algorithm(name: str) -> Algorithm:

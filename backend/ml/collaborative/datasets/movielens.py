@@ -86,16 +86,13 @@ def fetch(dataset: str, data_dir: Path, *, force: bool = False) -> None:
         logger.info(LICENCE)
 
 
-def load(
-    dataset: str, data_dir: Path, catalog: frozenset[int] | None, *, force: bool = False
-) -> MappedRatings:
+def load(dataset: str, data_dir: Path, catalog: frozenset[int] | None) -> MappedRatings:
     """Return the ratings of a set or several under TMDB ids, kept to the films of `catalog`.
 
     Args:
         dataset: one of `registry.NAMES`, or several with commas between, see `combine_sets`.
         data_dir: folder of the files; missing files are fetched into it.
         catalog: TMDB ids to keep; None keeps all.
-        force: fetch the files again.
 
     Raises:
         InputError, SourceError: see `archives.ensure_files`.
@@ -103,7 +100,7 @@ def load(
     """
     names = parse_datasets(dataset)
     if len(names) > 1:
-        return combine_sets([load(name, data_dir, catalog, force=force) for name in names])
+        return combine_sets([load(name, data_dir, catalog) for name in names])
     if dataset == "sample":
         table = sample.sample_ratings()
         kept = table if catalog is None else table[table["movie_id"].isin(catalog)]
@@ -112,7 +109,7 @@ def load(
             dataset, check_ratings(kept), len(table), len(table), len(kept), catalog, ids
         )
     else:
-        fetch(dataset, data_dir, force=force)
+        fetch(dataset, data_dir)
         mapped = _map_films(dataset, *_read(dataset, data_dir), catalog)
     source = make_source(dataset, mapped.loaded, mapped.dropped(), mapped.ratings)
     mapped = replace(mapped, ratings=with_sources(mapped.ratings, source))

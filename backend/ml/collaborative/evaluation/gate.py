@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MIN_HELD_OUT = 20
 """Held-out ratings without which nothing can be said of errors."""
 MIN_SPREAD = 0.01
-"""Standard deviation of the predictions below which a model says the same to all, in stars."""
+"""Standard deviation of the predictions below which a model predicts the same for all, in stars."""
 MAX_LOST = 0.1
 """Share of the ratings, users and app ratings that may be fewer than in the published model."""
 MAX_ABOVE_BIASES = 0.05
@@ -55,7 +55,7 @@ class Published(NamedTuple):
 
     counts: Counts
     held_out: NDArray[Any] | None
-    """See `hold_out.HoldOut.rows`; None where the release has none."""
+    """See `held_out.HoldOut.rows`; None where the release has none."""
     algorithm: str
 
 
@@ -174,12 +174,13 @@ def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
     ]
 
 
-def too_few(table: pd.DataFrame) -> str:
-    """Return a text if a table is too small to hold ratings out of it, else an empty one."""
+def too_few(table: pd.DataFrame) -> Check | None:
+    """Return the failed check of a table too small to hold ratings out of it, else None."""
     if len(table) >= MIN_HELD_OUT * FOLDS:
-        return ""
+        return None
     least = MIN_HELD_OUT * FOLDS
-    return f"{len(table):,} ratings, wanted {least} at least to judge a model by a fifth"
+    text = f"{len(table):,} ratings, wanted {least} at least to judge a model by a fifth"
+    return Check(passed=False, text=text)
 
 
 def describe_refusal(checks: Sequence[Check], folder: Path) -> GateError:

@@ -133,7 +133,7 @@ class ReleaseStore(Live):
             trainset: what it was trained on.
             draft: what is known of the build, see `writing.draft_manifest`.
             report: the page about it.
-            held_out: see `hold_out.HoldOut.rows`.
+            held_out: see `held_out.HoldOut.rows`.
             keep: how many releases stay; the live one always does.
             forced: whether the gate was overridden.
 

@@ -172,7 +172,7 @@ def write_release(
         svd: the model.
         trainset: what it was trained on, with its ratings.
         report: the page about the build.
-        held_out: see `hold_out.HoldOut.rows`.
+        held_out: see `held_out.HoldOut.rows`.
 
     Raises:
         InputError: the trainset's ids are of other types than a release can hold, or the draft is
