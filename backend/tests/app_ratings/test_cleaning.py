@@ -16,6 +16,13 @@ def rows(*values: tuple[str | None, str | None, str | None]) -> pa.Table:
     return pa.table(texts, COLUMNS)
 
 
+NO_TMDB_IDS = [
+    "11.5", "eleven", "", "0", "0.0", "-5", "+5", "true", "Infinity", "9007199254740993", "12e5",
+    "5e1", "1e+15", " 12", "12\n", "1_000", "12.", "0x10", "\u0661\u0662", "tt0114709",
+    "819f46e5-2c25-763a-55cc-642422644317",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -24,13 +31,7 @@ def rows(*values: tuple[str | None, str | None, str | None]) -> pa.Table:
         (("", "11", "4"), "user is empty"),
         (("  ", "11", "4"), "user is empty"),
         (("ml_5", "11", "4"), "user id begins with the reserved 'ml_'"),
-        (("u", "11.5", "4"), "film is not a positive integer"),
-        (("u", "eleven", "4"), "film is not a positive integer"),
-        (("u", "", "4"), "film is not a positive integer"),
-        (("u", "0", "4"), "film is not a positive integer"),
-        (("u", "true", "4"), "film is not a positive integer"),
-        (("u", "Infinity", "4"), "film is not a positive integer"),
-        (("u", "9007199254740993", "4"), "film is not a positive integer"),
+        *((("u", film, "4"), "film is not a positive integer") for film in NO_TMDB_IDS),
         (("u", "11", None), "rating is not a number"),
         (("u", "11", "NaN"), "rating is not a number"),
         (("u", "11", "good"), "rating is not a number"),

@@ -89,11 +89,12 @@ def test_rows_that_cannot_be_ratings_are_counted_by_reason(source: SupabaseServe
 def test_a_rating_that_is_text_is_read_as_a_number_where_it_is_one(source: SupabaseServer) -> None:
     source.create_table("user_id text, movie_id text, rating text")
     source.insert(
-        [("u", "11", "4.5"), ("u", "862", "great"), ("v", "eleven", "3"), ("v", "11", "")]
-    )
+        [("u", "11", "4.5"), ("u", "862", "great"), ("v", "12e5", "3"), ("v", " 12", "3"),
+         ("v", "12.0", "3"), ("v", "11", "")]
+    )  # fmt: skip
     assert read() == (
-        [["u", 11, 4.5]],
-        {"film is not a positive integer": 1, "rating is not a number": 2},
+        [["u", 11, 4.5], ["v", 12, 3.0]],
+        {"film is not a positive integer": 2, "rating is not a number": 2},
     )
 
 
@@ -127,20 +128,38 @@ def test_the_scale_is_as_declared(
 
 
 @pytest.mark.parametrize(
-    ("kind", "given"), [("int", range(1, 11)), ("smallint", [1, -1]), ("boolean", [True, False])]
+    ("kind", "given", "scale"),
+    [
+        ("int", range(1, 11), "1-10"),
+        ("smallint", [1, -1], "thumbs"),
+        ("boolean", [True, False], "thumbs"),
+    ],
 )
 def test_ratings_on_another_scale_than_declared_are_not_trained_on(
-    source: SupabaseServer, kind: LiteralString, given: list[object]
+    source: SupabaseServer, kind: LiteralString, given: list[object], scale: str
 ) -> None:
     source.create_table("user_id text, movie_id int, rating " + kind)
     source.insert([(f"u{n}", 11, stars) for n in range(20) for stars in given])
-    with pytest.raises(InputError) as failed:
+    with pytest.raises(InputError, match=rf"outside the scale .*set APP_RATINGS_SCALE to {scale}$"):
         read()
-    assert "are outside the scale 0.5-5 (" in str(failed.value)
-    assert (
-        "set APP_RATINGS_SCALE to the scale that the app's users rate on (0.5-5, 1-5, 1-10, thumbs)"
-        in str(failed.value)
-    )
+
+
+def test_ids_that_are_not_tmdb_s_are_not_trained_on(source: SupabaseServer) -> None:
+    source.create_table("user_id text, movie_id text, rating real")
+    source.insert([(f"u{n}", "tt0114709", 4) for n in range(11)])
+    with pytest.raises(InputError, match=r"11 of 11 .* found IMDb ids such as 'tt0114709'"):
+        read()
+
+
+def test_an_account_with_most_ratings_is_warned_of_without_its_id(
+    source: SupabaseServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    source.insert([("importer", film, 3) for film in range(1, 1002)])
+    source.insert([(f"u{n}", 11, 4) for n in range(999)])
+    assert len(read_app_ratings()) == 2000
+    assert "one account has 50% of the app's ratings (1,001 of 2,000)" in caplog.text
+    assert "one account has 1,001 ratings of 3 stars, 50% of the app's ratings" in caplog.text
+    assert "importer" not in caplog.text
 
 
 @pytest.mark.parametrize(

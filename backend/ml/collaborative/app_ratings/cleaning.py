@@ -15,14 +15,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+NULL = "user or film is null"
+NO_USER = "user is empty"
+RESERVED = f"user id begins with the reserved {NOT_APP_PREFIX!r}"
+NO_FILM = "film is not a positive integer"
+NO_NUMBER = "rating is not a number"
+RATED_AGAIN = "second rating of a film"
+"""Reasons to leave a row out; `off_scale` is one more."""
+
+
 def clean_app_ratings(
     rows: pa.Table, scale: str, nulls: int = 0
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return the valid ratings, in stars, and the number of other rows by reason.
 
     A row is valid if its user is not empty and does not begin with MovieLens's prefix, its film is
-    a positive integer, and its rating a number on the scale. Where a user rated a film several
-    times, the highest rating is kept: the table has no times.
+    a positive integer in digits, and its rating a number on the scale. Where a user rated a film
+    several times, the highest rating is kept: the table has no times.
 
     Args:
         rows: columns user_id, movie_id and rating as the database writes them, dictionary-encoded
@@ -34,43 +43,51 @@ def clean_app_ratings(
         The ratings table, ordered by user (by code point) and film, and the number of rows left
         out by reason (no zeros).
     """
-    users, user = _dictionary(rows, "user_id")
-    movies, movie = _dictionary(rows, "movie_id")
-    texts, rating = _dictionary(rows, "rating")
+    users, user = take_apart(rows, "user_id")
+    movies, movie = take_apart(rows, "movie_id")
+    texts, rating = take_apart(rows, "rating")
     given = scales.ratings_of(texts, scale)
-    film = scales.numbers(movies)
-    not_a_number, outside = off_scale_reasons(scale)
+    film = film_ids(movies)
     reasons = {
-        "user or film is null": (user < 0) | (movie < 0),
-        "user is empty": _of(users.str.strip() == "", user),
-        f"user id begins with the reserved {NOT_APP_PREFIX!r}": _of(~is_app_user(users), user),
-        "film is not a positive integer": _of(~are_films(film), movie),
-        not_a_number: (rating < 0) | _of(given.isna(), rating),
-        outside: _of(~scales.are_on(given, scale), rating),
+        NULL: (user < 0) | (movie < 0),
+        NO_USER: _of(users.str.strip() == "", user),
+        RESERVED: _of(~is_app_user(users), user),
+        NO_FILM: _of(film.isna(), movie),
+        NO_NUMBER: (rating < 0) | _of(given.isna(), rating),
+        off_scale(scale): _of(~scales.are_on(given, scale), rating),
     }
     kept = np.ones(len(rows), dtype=np.bool_)
     dropped = {}
     for reason, applies in reasons.items():
         dropped[reason] = int((kept & applies).sum())
         kept &= ~applies
-    dropped["user or film is null"] += nulls
+    dropped[NULL] += nulls
     user, movie, rating = user[kept], movie[kept], rating[kept]
     table = _in_order(
         *_ranked(users.astype(object), user),
         *_ranked(film, movie),
         *_ranked(scales.to_stars(given, scale), rating),
     )
-    dropped["second rating of a film"] = len(user) - len(table)
+    dropped[RATED_AGAIN] = len(user) - len(table)
     return table, {reason: count for reason, count in dropped.items() if count}
 
 
-def off_scale_reasons(scale: str) -> tuple[str, str]:
-    """Return the reasons to leave out a row whose rating is not on the scale."""
+def off_scale(scale: str) -> str:
+    """Return the reason to leave out a row whose rating is a number outside the scale."""
     lowest, highest = scales.BOUNDS[scale]
-    return "rating is not a number", f"rating outside {lowest:g} to {highest:g}"
+    return f"rating outside {lowest:g} to {highest:g}"
 
 
-def _dictionary(rows: pa.Table, name: str) -> tuple[pd.Series, NDArray[np.integer]]:
+def film_ids(texts: pd.Series) -> pd.Series:
+    """Return the film id that each text is, float64; NaN where it is not one.
+
+    An id is written in digits; numeric columns may add zeros after a point.
+    """
+    film = scales.numbers(texts.where(texts.str.fullmatch(r"[0-9]+(\.0+)?")))
+    return film.where(are_films(film))
+
+
+def take_apart(rows: pa.Table, name: str) -> tuple[pd.Series, NDArray[np.integer]]:
     """Return the column's distinct texts, and each row's place among them, -1 for a null."""
     column = rows[name].to_pandas().cat
     return pd.Series(column.categories.astype("str")), column.codes.to_numpy()

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, SourceError
 from ..ratings import APP, empty_ratings, make_source, with_sources
 from ..settings import read_settings
-from . import scales
-from .cleaning import clean_app_ratings, off_scale_reasons
+from .cleaning import clean_app_ratings
+from .faults import explain_left_out, find_heavy_accounts
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..ratings import Counts
-
-MAX_OFF_SCALE = 0.1
-"""Share of the app's ratings that may be outside the scale; with more, the scale is set wrong."""
-TOLERATED_OFF_SCALE = 10
-"""Number of them that may be outside the scale whatever their share."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +32,8 @@ def read_app_ratings() -> pd.DataFrame:
 
     Raises:
         SourceError: the database is half configured, cannot be reached, or refuses.
-        InputError: the ratings are on another scale than the configured one.
+        InputError: a setting is invalid; or more than a tenth of the rows, and more than ten, are
+            left out for one reason: other film ids, another scale, no users.
     """
     settings = read_settings()
     url, key = settings.supabase_url, settings.supabase_service_role_key
@@ -73,16 +69,14 @@ def read_app_ratings() -> pd.DataFrame:
             "service-role key"
         )
         logger.warning("%s has 0 rows: either nobody has rated yet, or %s", names, otherwise)
-    off_scale = sum(dropped.get(reason, 0) for reason in off_scale_reasons(scale))
-    if off_scale > max(TOLERATED_OFF_SCALE, MAX_OFF_SCALE * found):
-        raise InputError(
-            f"{off_scale:,} of {found:,} app ratings are outside the scale {scale} "
-            f"({'; '.join(dropped)}): set APP_RATINGS_SCALE to the scale that the app's users rate "
-            f"on ({', '.join(scales.BOUNDS)})"
-        )
+    wrong = explain_left_out(rows, dropped, scale, names, found)
+    if wrong:
+        raise InputError(wrong)
     logger.info("read %s app ratings, kept %s", f"{found:,}", f"{len(table):,}")
     for reason, count in dropped.items():
         logger.warning("left out %s app ratings: %s", f"{count:,}", reason)
+    for warning in find_heavy_accounts(table):
+        logger.warning("%s", warning)
     return with_sources(table, make_source(APP, found, dropped, table))
 
 

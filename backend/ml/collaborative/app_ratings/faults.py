@@ -1,0 +1,162 @@
+"""Say what is wrong with the app's ratings as a whole, and what to do. No user id is ever in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import scales
+from .cleaning import NO_FILM, NO_NUMBER, NO_USER, NULL, RESERVED, film_ids, off_scale, take_apart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from ..settings import AppTable
+
+MAX_LEFT_OUT = 0.1
+"""Share of the app's rows that may be left out for one reason: with more, a setting is wrong."""
+TOLERATED_LEFT_OUT = 10
+"""Number of them that may be left out whatever their share."""
+MAX_SHARE, MIN_LARGE = 0.1, 100
+"""An account with a larger share of the app's ratings, and more of them, is warned of."""
+MAX_IDENTICAL = 1000
+"""Ratings of one value that an account may have without a warning."""
+MAX_SHOWN = 20
+"""Characters; longer values are not shown: they could be more than an id or a rating."""
+KINDS = {"IMDb ids": "tt[0-9]+", "UUIDs": "[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"}
+"""Patterns of film ids that are not TMDB's."""
+VIEW = "make a view that {} and set APP_RATINGS_TABLE to it, see docs/app-database.md"
+ADVICE = {
+    NULL: "have no user or no film: set APP_RATINGS_USER and APP_RATINGS_MOVIE to columns without "
+    f"nulls, or {VIEW.format('leaves these rows out')}",
+    NO_USER: "have an empty user id: set APP_RATINGS_USER to the column with the users' ids, or "
+    f"{VIEW.format('leaves these rows out')}",
+    RESERVED: f"have a {RESERVED} of MovieLens: {VIEW.format('puts another prefix before them')}",
+}
+"""What is wrong with too many rows, by the reason that they are left out."""
+
+
+def explain_left_out(
+    rows: pa.Table, dropped: Mapping[str, int], scale: str, names: AppTable, found: int
+) -> str | None:
+    """Return what is wrong where too many rows are left out for one reason, else None.
+
+    Args:
+        rows: see `cleaning.clean_app_ratings`.
+        dropped: number of rows left out, by reason.
+        scale: a key of `scales.BOUNDS`.
+        names: where the rows are from.
+        found: number of rows, those without a user or film included.
+
+    Returns:
+        What was found, what was expected and what to do.
+    """
+    limit = max(TOLERATED_LEFT_OUT, MAX_LEFT_OUT * found)
+    invalid = dropped.get(NO_NUMBER, 0) + dropped.get(off_scale(scale), 0)
+    said = ""
+    if invalid > limit:
+        count, said = invalid, _explain_ratings(rows, scale, names)
+    elif dropped.get(NO_FILM, 0) > limit:
+        count, said = dropped[NO_FILM], _explain_films(rows, names)
+    else:
+        for reason, advice in ADVICE.items():
+            if dropped.get(reason, 0) > limit:
+                count, said = dropped[reason], advice
+    return f"{count:,} of {found:,} app ratings {said}" if said else None
+
+
+def _explain_films(rows: pa.Table, names: AppTable) -> str:
+    """Return what the film ids look like, and how they can become TMDB's."""
+    texts, counts, _ = _count(rows, "movie_id")
+    wrong = counts * film_ids(texts).isna().to_numpy()
+    text = texts[int(wrong.argmax())]
+    kind = "ids"
+    for name, pattern in KINDS.items():
+        if wrong[texts.str.fullmatch(pattern)].sum() >= (1 - MAX_LEFT_OUT) * wrong.sum():
+            kind = name
+    users, _ = take_apart(rows, "user_id")
+    # Where a setting is wrong, the column can have other things than films.
+    shown = len(text) <= MAX_SHOWN and "@" not in text and not (users == text).any()
+    return (
+        f"have no TMDB id: expected positive integers, found {kind}"
+        f"{f' such as {text!r}' if shown else ''}; set APP_RATINGS_MOVIE (now {names.movie}) to "
+        f"the column with TMDB ids, or {VIEW.format('maps them to TMDB ids')}"
+    )
+
+
+def _explain_ratings(rows: pa.Table, scale: str, names: AppTable) -> str:
+    """Return what the ratings look like, and how they can become stars."""
+    texts, counts, nulls = _count(rows, "rating")
+    given = scales.ratings_of(texts, scale)
+    invalid = texts[~scales.are_on(given, scale)]
+    often = sorted(invalid.index, key=lambda place: (-counts[place], texts[place]))
+    shown = [repr(texts[place]) for place in often if len(texts[place]) <= MAX_SHOWN][:3]
+    found = ", ".join([*shown, *(["null"] if nulls else [])])
+    said = f"are outside the scale {scale}{f' (found {found})' if found else ''}: "
+    view = VIEW.format(f"leaves out nulls (where {names.rating} is not null)") if nulls else ""
+    fits = _fitting_scale(texts, counts, scale)
+    if not fits and (fits := _fitting_scale(texts.str.replace(",", "."), counts, scale)):
+        view = VIEW.format(f"writes them with a point (replace({names.rating}, ',', '.')::real)")
+    if not fits:
+        # A number for "not rated", or a word for it, between valid ratings.
+        rated = (scales.numbers(texts) > 0).to_numpy()
+        fits = _fitting_scale(texts[rated], counts[rated], scale)
+        column = f"{names.rating} > 0" if given.notna().all() else "it is a number above 0"
+        view = VIEW.format(f"leaves out what is no rating (where {column})")
+    if not fits:
+        return (
+            f"{said}set APP_RATINGS_SCALE to the scale that the app's users rate on "
+            f"({', '.join(scales.BOUNDS)}) or, for any other, "
+            + VIEW.format("makes stars of them, 0.5 to 5")
+        )
+    declare = f"set APP_RATINGS_SCALE to {fits}" if fits != scale else ""
+    return said + ", and ".join(filter(None, (declare, view)))
+
+
+def _fitting_scale(texts: pd.Series, counts: np.ndarray, scale: str) -> str | None:
+    """Return the scale that nearly all ratings are on, the declared one before others."""
+    for name in (scale, *scales.BOUNDS):
+        on = counts[scales.are_on(scales.ratings_of(texts, name), name).to_numpy()].sum()
+        if 0 < on >= (1 - MAX_LEFT_OUT) * counts.sum():
+            return name
+    return None
+
+
+def _count(rows: pa.Table, name: str) -> tuple[pd.Series, np.ndarray, int]:
+    """Return the column's distinct texts, how many rows have each (int64), and the nulls."""
+    texts, codes = take_apart(rows, name)
+    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    return texts, counts, int((codes < 0).sum())
+
+
+def find_heavy_accounts(table: pd.DataFrame) -> Iterator[str]:
+    """Yield what is to be said of accounts with very many or many identical ratings.
+
+    Args:
+        table: the app's ratings.
+    """
+    total = len(table)
+    if total <= MIN_LARGE:
+        return
+    user = table["user_id"].cat.codes.to_numpy(dtype=np.int64)
+    counts = np.bincount(user)
+    large = counts[counts > max(MIN_LARGE, MAX_SHARE * total)]
+    if len(large):
+        who = "one account has" if len(large) == 1 else f"{len(large)} accounts have"
+        yield (
+            f"{who} {large.sum() / total:.0%} of the app's ratings ({large.sum():,} of {total:,}); "
+            "if it is a test or an import, leave it out by a view, see docs/app-database.md"
+        )
+    values, value = np.unique(table["rating"].to_numpy(), return_inverse=True)
+    identical = np.bincount(user * len(values) + value)
+    most = int(identical.max())
+    if most > MAX_IDENTICAL:
+        yield (
+            f"one account has {most:,} ratings of {values[identical.argmax() % len(values)]:g} "
+            f"stars, {most / total:.0%} of the app's ratings; if no person gave them, leave it "
+            "out by a view, see docs/app-database.md"
+        )

@@ -1,0 +1,96 @@
+"""What is said where too many of the app's rows are left out, and of heavy accounts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_cleaning import rows
+
+from ml.collaborative.app_ratings.cleaning import clean_app_ratings
+from ml.collaborative.app_ratings.faults import explain_left_out, find_heavy_accounts
+from ml.collaborative.ratings import make_ratings
+from ml.collaborative.settings import AppTable
+
+UUID = "819f46e5-2c25-763a-55cc-642422644317"
+
+
+def explain(*values: tuple[str | None, str | None, str | None], scale: str = "0.5-5") -> str | None:
+    table = rows(*values)
+    _, dropped = clean_app_ratings(table, scale)
+    return explain_left_out(table, dropped, scale, AppTable(), len(table))
+
+
+def explain_ratings(*ratings: str | None, scale: str = "0.5-5") -> str | None:
+    return explain(*((f"u{n}", "11", text) for n in range(12) for text in ratings), scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (("u", "tt0114709", "4"), "found IMDb ids such as 'tt0114709'; set APP_RATINGS_MOVIE (now"),
+        (("u", UUID, "4"), "no TMDB id: expected positive integers, found UUIDs; set"),
+        (("u", "toy-story", "4"), "found ids such as 'toy-story'; set"),
+        (("anna", "anna", "4"), "found ids; set"),
+        (("u", "anna@example.org", "4"), "found ids; set"),
+        (("u", "", "4"), "found ids such as ''; set"),
+        (("", "11", "4"), "have an empty user id: set APP_RATINGS_USER to the column"),
+        ((None, "11", "4"), "have no user or no film: set APP_RATINGS_USER"),
+        (("ml_7", "11", "4"), "'ml_' of MovieLens: make a view that puts another prefix"),
+    ],
+)
+def test_more_than_a_tenth_and_more_than_ten_rows_left_out_are_explained(
+    row: tuple[str | None, str | None, str], said: str
+) -> None:
+    good = [(f"v{n}", "11", "4") for n in range(99)]
+    found = explain(*[row] * 12, *good)
+    assert found is not None
+    assert found.startswith("12 of 111 app ratings have ")
+    assert said in found
+    assert explain(*[row] * 10) is None
+    assert explain(*[row] * 11, *good) is None
+
+
+@pytest.mark.parametrize(
+    ("ratings", "found", "advice"),
+    [
+        (["0", "1", "2", "3", "4", "5"], "'0'", "leaves out what is no rating (where rating > 0)"),
+        (["-1", "3.5", "5"], "'-1'", "leaves out what is no rating (where rating > 0)"),
+        ([None, "4"], "null", "leaves out nulls (where rating is not null)"),
+        (["n/a", "4"], "'n/a'", "leaves out what is no rating (where it is a number above 0)"),
+        (["3,5", "4,5", "5"], "'3,5', '4,5'", "(replace(rating, ',', '.')::real)"),
+        (["good", "bad"], "'bad', 'good'", "for any other, make a view that makes"),
+        (["20", "60", "100"], "'100', '20', '60'", "for any other, make a view that"),
+        (["true", "false"], "'false', 'true'", ": set APP_RATINGS_SCALE to thumbs"),
+        (["2", "7", "10"], "'10', '7'", ": set APP_RATINGS_SCALE to 1-10"),
+        (["-1", "-1", "7", "9"], "'-1', '7', '9'", "to 1-10, and make a view that leaves out"),
+    ],
+)
+def test_advice_on_ratings_can_be_followed(
+    ratings: list[str | None], found: str, advice: str
+) -> None:
+    said = explain_ratings(*ratings)
+    assert said is not None
+    assert f"are outside the scale 0.5-5 (found {found})" in said
+    assert advice in said
+
+
+def test_a_text_in_the_ratings_is_not_repeated() -> None:
+    said = explain_ratings("Anna Miller wrote: a lovely film")
+    assert said is not None
+    assert "Anna" not in said
+
+
+def test_accounts_are_warned_of_by_share_and_by_identical_ratings() -> None:
+    def said(*sizes: int, identical: bool = False) -> list[str]:
+        users = np.repeat([f"u{n}" for n in range(len(sizes))], sizes)
+        stars = np.full(len(users), 3.0) if identical else 1 + np.arange(len(users)) % 5
+        return list(find_heavy_accounts(make_ratings(users, np.arange(len(users)) + 1, stars)))
+
+    assert said() == said(100) == said(*[100] * 10) == []
+    assert [text.split(";")[0] for text in said(300, 101, *[70] * 10)] == [
+        "one account has 27% of the app's ratings (300 of 1,101)"
+    ]
+    assert said(600, 500)[0].startswith("2 accounts have 100% of the app's ratings (1,100 of ")
+    assert said(*[1000] * 12, identical=True) == []
+    (text,) = said(1001, *[1000] * 12, identical=True)
+    assert text.startswith("one account has 1,001 ratings of 3 stars, 8% of the app's ratings")
