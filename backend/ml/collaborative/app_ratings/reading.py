@@ -81,23 +81,31 @@ def read_app_ratings() -> pd.DataFrame:
 
 
 def read_app_ratings_or_stop(published: Counts | None) -> pd.DataFrame:
-    """Return the app's ratings; stop if the published model has app users and none came.
+    """Return the app's ratings; stop where the published model would lose its app users.
 
     Args:
         published: the counts of the live release, if there is one.
 
+    Returns:
+        See `read_app_ratings`; with a warning no rows, if the database is configured and fails and
+        no app users are published.
+
     Raises:
-        SourceError: the database is configured and fails; or no ratings came, and the published
-            model was trained with some.
+        SourceError: no ratings came, and the published model was trained with some.
         InputError: see `read_app_ratings`.
     """
     known = published.app_users if published else 0
-    kept = f" The published model knows {known:,} app users and is kept;" if known else ""
-    advice = f"{kept or ' Nothing is built;'} fix that, or build with --allow-missing-app-ratings"
+    advice = (
+        f" The published model knows {known:,} app users and is kept; fix that, or build with "
+        "--allow-missing-app-ratings"
+    )
     try:
         table = read_app_ratings()
     except SourceError as error:
-        raise SourceError(f"{error}.{advice}") from None
+        if known:
+            raise SourceError(f"{error}.{advice}") from None
+        logger.warning("%s; going on without app ratings, as none are published", error)
+        return empty_ratings()
     if known and table.empty:
         raise SourceError(f"no app ratings came.{advice}")
     return table
