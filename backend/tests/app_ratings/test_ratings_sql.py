@@ -74,6 +74,31 @@ def test_users_change_and_see_their_own_ratings_alone(server: SupabaseServer) ->
 
 
 @pytest.mark.parametrize("way", ["rest", "postgres"])
+def test_the_view_of_the_docs_makes_ratings_of_another_table(
+    server: SupabaseServer, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = server.database.execute
+    page = (BACKEND / "docs" / "app-database.md").read_text(encoding="utf-8")
+    run("drop table ratings")
+    run("create table films (id text, tmdb_id int)")
+    run("create table ratings (user_id uuid, film_id text, stars text, percent int, mark text)")
+    try:
+        run("insert into films values ('tt0076759', 11), ('tt0114709', 862)")
+        rows = [(ANNA, "tt0076759", "3,5"), (ANNA, "tt0114709", "0"), (BEN, "tt0114709", "4"),
+                (UUID(int=0), "tt0114709", "5"), (BEN, "tt0076759", None)]  # fmt: skip
+        for row in rows:
+            run("insert into ratings values (%s, %s, %s)", row)
+        run(page.split("```sql")[1].split("```")[0].encode())
+        configure(way, server, monkeypatch)
+        monkeypatch.setenv("APP_RATINGS_TABLE", "build_ratings")
+        found = read_app_ratings().values.tolist()
+        assert found == [[str(ANNA), 11, 3.5], [str(BEN), 862, 4.0]]
+    finally:
+        run("drop view if exists build_ratings")
+        run("drop table films")
+
+
+@pytest.mark.parametrize("way", ["rest", "postgres"])
 def test_the_build_reads_all_and_a_deleted_user_is_gone(
     server: SupabaseServer, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
