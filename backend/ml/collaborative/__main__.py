@@ -187,10 +187,10 @@ def _recommend(args: argparse.Namespace) -> None:
 
 def _stars_of(args: argparse.Namespace) -> dict[int, float]:
     """Return what a user of the live release rated, by TMDB id."""
-    from .release import ReleaseStore, load_arrays
+    from .release import ReleaseStore, load_arrays, read_served
 
     names = ("user_ids", "user_id_ends", "movie_ids", "rated_starts", "rated_movies", "rated_stars")
-    found = ReleaseStore(args.models_dir).read_live(lambda folder: load_arrays(folder, names))
+    found = read_served(ReleaseStore(args.models_dir), lambda folder: load_arrays(folder, names))
     users = decode_texts(found["user_ids"], found["user_id_ends"])
     if args.user not in users:
         return {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import logging
 import os
 import platform
 import secrets
+import shutil
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
@@ -118,3 +120,28 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Make `path`, which is new, a hard link to `source`; a copy where that is not possible."""
+    try:
+        os.link(source, path)
+    except OSError:
+        with source.open("rb") as read, path.open("xb") as file:
+            shutil.copyfileobj(read, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def discard(*temporary: Path) -> None:
+    """Delete what was not renamed; a rename onto a link to the same file leaves its source."""
+    for path in temporary:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def same_content(path: Path, other: Path) -> bool:
+    """Return whether both are regular files with the same content."""
+    if path.is_symlink() or not path.is_file() or not other.is_file():
+        return False
+    return path.samefile(other) or filecmp.cmp(path, other, shallow=False)

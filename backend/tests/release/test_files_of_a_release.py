@@ -185,7 +185,9 @@ def test_no_release_at_all_says_how_to_make_one(tmp_path: Path, exists: bool) ->
 
 
 def test_a_live_release_that_somebody_removed_is_damage(models: Path) -> None:
+    """Unless the files at the fixed paths are those that its manifest there names."""
     shutil.rmtree(ReleaseStore(models).live_folder())
+    (models / "manifest.json").unlink()
     with pytest.raises(DamagedReleaseError, match=r"manifest\.json is missing"):
         load_models(models)
 

@@ -19,6 +19,7 @@ from small_builds import BUILD, SAMPLE, SMALL, Run, build, edit_manifest, write_
 
 from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative.datasets.sample import sample_ratings
+from ml.collaborative.errors import DamagedReleaseError, MissingReleaseError
 from ml.collaborative.ratings import make_ratings
 from ml.collaborative.release import ReleaseStore, load_models, read_manifest
 from ml.collaborative.release.history import History
@@ -493,6 +494,10 @@ def test_a_pointer_that_leads_nowhere_is_shown_and_repaired(ask: Run, models: Pa
     shutil.rmtree(models / "releases" / second)
     done = ask("releases")
     assert done.returncode == 0
+    line = f"* {second} is missing, but for the files at the fixed paths: build again, or choose"
+    assert done.stdout.splitlines()[1] == f"{line} another"
+    (models / "manifest.json").unlink()
+    done = ask("releases")
     assert done.stdout.splitlines()[1] == f"* {second} is missing: choose another"
     assert ask("rollback", first).returncode == 0
     assert load_models(models)[0].build_id == first
@@ -514,6 +519,10 @@ def test_going_back_stays_with_real_ratings(ask: Run, models: Path) -> None:
     done = ask("rollback")
     assert (done.returncode, done.stdout) == (2, "")
     assert "has no release to roll back to that is older" in done.stderr
+    real = ReleaseStore(models).live_id()
+    forced = build(models)
+    assert go_back(ask) == real
+    assert ReleaseStore(models).build_ids() == [sample, real, forced]
     assert ask("rollback", sample).returncode == 0
 
 
@@ -526,7 +535,7 @@ def test_the_files_at_the_fixed_paths_outlive_a_release_that_is_gone(
     before = contents(models)
     done = ask("rollback")
     assert done.returncode == 2
-    assert "is live, but not complete: choose another with" in done.stderr
+    assert "is live, but missing: its pickles and manifest in" in done.stderr
     assert contents(models) == before
 
 
@@ -657,33 +666,106 @@ def test_old_pickles_are_kept_beside_and_nothing_kept_is_overwritten(
     assert ReleaseStore(tmp_path).roll_back()[0] == first
 
 
-def test_a_models_folder_committed_with_git_gives_a_clone_that_works(
-    tmp_path: Path, plain: Path, model: Model
-) -> None:
-    """Also by `git commit -a` over old pickles, where git knows the files at the fixed paths."""
-    app, models = tmp_path / "app", tmp_path / "app" / "models"
-    shutil.copytree(plain, models)
+@pytest.fixture
+def git(tmp_path: Path) -> Callable[..., None]:
+    """Run git in `app`, a repository."""
     config = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
+    app = tmp_path / "app"
+    app.mkdir()
 
     def git(*args: str | Path) -> None:
         assert tell("git", *config, "-C", app, *args) == ""
 
     git("init", "-q")
+    return git
+
+
+def test_a_models_folder_committed_with_git_gives_a_clone_that_works(
+    tmp_path: Path, plain: Path, model: Model, git: Callable[..., None]
+) -> None:
+    """Also by `git commit -a` over old pickles, where git knows only these."""
+    models = tmp_path / "app" / "models"
+    shutil.copytree(plain, models)
     git("add", "-A")
     git("commit", "-qm", "old pickles")
     model.publish(models, first := new_id())
     git("commit", "-qam", "a build")
-    git("clone", "-q", app, tmp_path / "first")
+    git("clone", "-q", ".", tmp_path / "first")
     assert ids_by_path(tmp_path / "first" / "models") == (first, first)
     git("add", "-A")
     git("commit", "-qm", "the releases, too")
     model.publish(models, second := new_id())
     git("add", "-A")
     git("commit", "-qam", "another build")
-    git("clone", "-q", app, tmp_path / "second")
+    git("clone", "-q", ".", tmp_path / "second")
     cloned = tmp_path / "second" / "models"
     assert not [path for path in cloned.rglob("*") if path.is_symlink()]
     assert ids_by_path(cloned) == (second, second)
     assert ids_loaded(cloned) == {second}
     assert load_collaborative(cloned).manifest["build_id"] == second
     assert ReleaseStore(cloned).roll_back() == (first, second)
+
+
+@pytest.mark.parametrize("algorithm", ["svd", "bayesian"])
+def test_a_clone_without_the_folder_of_the_live_release_loads_serves_and_builds(
+    run: Run, tmp_path: Path, git: Callable[..., None], caplog: pytest.LogCaptureFixture,
+    algorithm: str,
+) -> None:  # fmt: skip
+    """`git commit -a` adds no new file: the pickles are the new ones, the arrays those before."""
+    models, cloned = tmp_path / "app" / "models", tmp_path / "clone" / "models"
+    args = ("--dataset", "sample", "--algorithm", algorithm, "--factors", "2", "--force-publish")
+    first = build(models, *args)
+    git("add", "-A")
+    git("commit", "-qm", "a build")
+    second = build(models, *args, "--seed", "1")
+    git("commit", "-qam", "another build")
+    git("clone", "-q", ".", cloned.parent)
+    assert not (cloned / "releases" / second).exists()
+    svd, trainset = load_models(cloned)
+    assert svd.build_id == trainset.build_id == second
+    assert svd.predict("ml_sample_1", 862) == load_models(models)[0].predict("ml_sample_1", 862)
+    served = load_collaborative(cloned)
+    assert served.manifest["build_id"] == first
+    assert not served.reload_if_changed()
+    (line,) = (text for text in caplog.messages if "is served" in text)
+    assert f"{second} is live, but missing here: {first} is served; run git add ml/models" in line
+    done = run(TOOL, "releases", "--models-dir", cloned)
+    assert f"* {second} is missing, but for the files at the fixed paths" in done.stdout
+
+    done = run(BUILD, *SAMPLE, "--models-dir", cloned)
+    assert done.returncode == 0, done.stderr
+    third = ReleaseStore(cloned).live_folder().name
+    assert third not in (first, second)
+    assert_live(cloned, third, "publish")
+    assert not list(cloned.glob("*.before*"))
+    assert served.reload_if_changed()
+    assert served.manifest["build_id"] == third
+    assert ReleaseStore(cloned).roll_back() == (first, third)
+
+
+def test_in_a_clone_with_pickles_alone_a_build_compares_with_them_and_serving_says_what_to_commit(
+    run: Run, tmp_path: Path, model: Model, git: Callable[..., None]
+) -> None:
+    """The release that git knows was deleted since, as too old."""
+    models, cloned = tmp_path / "app" / "models", tmp_path / "clone" / "models"
+    model.publish(models, new_id())
+    git("add", "-A")
+    git("commit", "-qm", "a build")
+    table = make_ratings(["ml_1", "ml_1", "ml_2"], [11, 12, 11], [4, 3, 5])
+    save_models(*train_svd_model(table, epochs=1, factors=2), str(models), keep=1)
+    live = ReleaseStore(models).live_id()
+    git("commit", "-qam", "another build")
+    git("clone", "-q", ".", cloned.parent)
+    assert ids_loaded(cloned) == {live}
+    said = f"{live} is live, but missing here, and no older release is complete: run git add ml/mod"
+    with pytest.raises(MissingReleaseError, match=said):
+        load_collaborative(cloned)
+    done = run(BUILD, *SAMPLE[:-1], "--models-dir", cloned)
+    assert done.returncode == 2, "a sample replaced real ratings"
+    (cloned / "live").unlink()
+    assert ids_loaded(cloned) == {live}
+    assert run(BUILD, *SAMPLE[:-1], "--models-dir", cloned).returncode == 2
+    with (cloned / "svd_model.pkl").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(DamagedReleaseError, match=r"svd_model\.pkl has"):
+        load_models(cloned)

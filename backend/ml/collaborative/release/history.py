@@ -110,6 +110,13 @@ class History:
             before = build_id
         return rolled
 
+    def older(self, live: str | None, kept: Iterable[str]) -> list[str]:
+        """Return the releases that were live before `live` and not rolled back, oldest first."""
+        places, skipped = self.places(), self.rolled_back() | self.never_live(kept)
+        now = places.get(str(live), len(places))
+        ordered = self.in_order({*kept} - skipped - {live})
+        return [build_id for build_id in ordered if places.get(build_id, -1) < now]
+
     def never_live(self, kept: Iterable[str]) -> set[str]:
         """Return those of `kept` that the log does not know: a crash came before the switch."""
         places = self.places()

@@ -6,26 +6,29 @@
 
 Each is replaced by a rename, `live` first. The files at the fixed paths change one after the other:
 each pickle's `build_id` tells whether two of them are of one build.
+
+In a clone after `git commit -a`, releases/ID of the live release may be missing. Then its manifest
+and pickles are those at the fixed paths, if that manifest names ID; its arrays are not there.
 """
 
 from __future__ import annotations
 
-import filecmp
 import json
 import logging
 import os
-import shutil
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DamagedReleaseError, MissingReleaseError, ReleaseError
-from ..files import sync_folder, unique_name
+from ..files import discard, link_or_copy, same_content, sync_folder, unique_name
+from .history import History
 from .manifest import (
+    ARRAYS,
     MANIFEST_FILE,
     MODEL_FILE,
     REPORT_FILE,
     TOOL,
     TRAINSET_FILE,
+    counts_of,
     is_build_id,
     read_manifest,
 )
@@ -48,11 +51,13 @@ class Live:
     def __init__(self, models_dir: Path) -> None:
         self.models_dir = models_dir
         self.releases_dir, self.pointer = models_dir / RELEASES, models_dir / POINTER
+        self.history = History(models_dir)
 
     def live_id(self) -> str | None:
         """Return the live release's build id; None where nothing is live.
 
-        Where there is no file `live`, as in a copy that left it out, manifest.json says it.
+        Where there is no file `live`, as in a copy that left it out, manifest.json says it. A
+        models folder that is itself a release has none.
 
         Raises:
             DamagedReleaseError: `live` holds something else than a build id.
@@ -76,15 +81,32 @@ class Live:
             build_id = str(found["build_id"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
-        is_here = is_build_id(build_id) and (self.releases_dir / build_id).is_dir()
-        return build_id if is_here else None
+        is_release = (self.models_dir / ARRAYS).is_dir() and not self.folder(build_id).is_dir()
+        return build_id if is_build_id(build_id) and not is_release else None
 
     def folder(self, build_id: str) -> Path:
         """Return the folder of a release."""
         return self.releases_dir / build_id
 
+    def readable_folder(self, build_id: str) -> Path:
+        """Return where a release is read: its folder, or without it the models folder that has it.
+
+        Only its manifest and pickles are found in the models folder.
+        """
+        folder = self.folder(build_id)
+        if not folder.is_dir() and self._from_manifest() == build_id:
+            return self.models_dir
+        return folder
+
+    def is_partial(self) -> bool:
+        """Return whether only manifest and pickles of the live release are here, not its folder."""
+        build_id = self.live_id()
+        return bool(build_id) and self.readable_folder(str(build_id)) == self.models_dir
+
     def live_folder(self) -> Path:
-        """Return the live release's folder; the models folder itself where that is a release.
+        """Return where the live release is read, see `readable_folder`.
+
+        It is the models folder, too, where that is a copy of one release.
 
         Raises:
             MissingReleaseError: there is none.
@@ -92,7 +114,7 @@ class Live:
         """
         build_id = self.live_id()
         if build_id:
-            return self.folder(build_id)
+            return self.readable_folder(build_id)
         if (self.models_dir / MANIFEST_FILE).is_file():
             return self.models_dir
         raise MissingReleaseError(
@@ -107,7 +129,28 @@ class Live:
             ReleaseError: see `live_id` and `manifest.read_manifest`.
         """
         build_id = self.live_id()
-        return read_manifest(self.folder(build_id)) if build_id else None
+        return read_manifest(self.readable_folder(build_id)) if build_id else None
+
+    def build_ids(self) -> list[str]:
+        """Return the ids of the releases kept, in the order of the history, the oldest first."""
+        releases = self.releases_dir
+        if not releases.is_dir():
+            return []
+        return self.history.in_order(p.name for p in releases.iterdir() if is_build_id(p.name))
+
+    def older(self, live: str | None) -> list[str]:
+        """Return the releases to roll back to, oldest first; see `ReleaseStore.roll_back`."""
+        older = self.history.older(live, self.build_ids())
+        if live and self._is_sample(live) is False:
+            older = [build_id for build_id in older if not self._is_sample(build_id)]
+        return older
+
+    def _is_sample(self, build_id: str) -> bool | None:
+        """Return whether a release is of the generated sample; None where that cannot be read."""
+        try:
+            return counts_of(read_manifest(self.readable_folder(build_id))).is_sample
+        except ReleaseError:
+            return None
 
     def read_live(self, read: Callable[[Path], T]) -> T:
         """Return what `read` gives for the live release's folder.
@@ -147,7 +190,7 @@ class Live:
             for name in _present(folder):
                 path = self.models_dir / name
                 staged[path] = unique_name(path)
-                _link(folder / name, staged[path])
+                link_or_copy(folder / name, staged[path])
             sync_folder(self.models_dir)
             try:
                 for path, temporary in staged.items():
@@ -160,7 +203,7 @@ class Live:
             error.filename = error.filename or str(self.models_dir)
             raise
         finally:
-            _discard(*staged.values())
+            discard(*staged.values())
         self._repair()
 
     def _repair(self) -> None:
@@ -172,6 +215,12 @@ class Live:
                 return
             folder = self.releases_dir / build_id
             names = _present(folder)
+            if self.is_partial():
+                logger.warning(
+                    "%s is live, but missing: its pickles and manifest in %s are used; "
+                    "the next build publishes a whole release", folder, self.models_dir,
+                )  # fmt: skip
+                return
             if MANIFEST_FILE not in names:  # looked for after the pickles: these are there, too
                 logger.warning(
                     "%s is live, but not complete: choose another with %s rollback ID", folder, TOOL
@@ -180,9 +229,9 @@ class Live:
             for name in FIXED:
                 path = self.models_dir / name
                 if name in names:
-                    if not _same(path, folder / name):
+                    if not same_content(path, folder / name):
                         self._replace(path, folder / name)
-                elif any(_same(path, other / name) for other in self.releases_dir.iterdir()):
+                elif any(same_content(path, other / name) for other in self.releases_dir.iterdir()):
                     path.unlink()  # the report of another release
             sync_folder(self.models_dir)
         except OSError as error:
@@ -196,10 +245,10 @@ class Live:
     def _replace(self, path: Path, source: Path) -> None:
         temporary = unique_name(path)
         try:
-            _link(source, temporary)
+            link_or_copy(source, temporary)
             temporary.replace(path)
         finally:
-            _discard(temporary)
+            discard(temporary)
 
     def _keep_foreign(self) -> None:
         """Keep what lies at the fixed paths, from before there were releases, as `NAME.before`."""
@@ -208,7 +257,7 @@ class Live:
             if not os.path.lexists(path):
                 continue
             number, before = 0, path.with_name(f"{path.name}.before")
-            while os.path.lexists(before) and not _same(path, before):
+            while os.path.lexists(before) and not same_content(path, before):
                 number += 1
                 before = path.with_name(f"{path.name}.before.{number}")
             if os.path.lexists(before):
@@ -218,10 +267,10 @@ class Live:
                 if path.is_symlink():
                     temporary.symlink_to(path.readlink())
                 else:
-                    _link(path, temporary)
+                    link_or_copy(path, temporary)
                 temporary.rename(before)
             finally:
-                _discard(temporary)
+                discard(temporary)
             kept.append(before.name)
         if kept:
             logger.info("kept the files that were in %s as %s", self.models_dir, ", ".join(kept))
@@ -230,28 +279,3 @@ class Live:
 def _present(folder: Path) -> list[str]:
     """Return the names of what the release in `folder` has for the fixed paths."""
     return [name for name in FIXED if (folder / name).is_file()]
-
-
-def _link(source: Path, path: Path) -> None:
-    """Make `path`, which is new, a hard link to `source`; a copy where that is not possible."""
-    try:
-        os.link(source, path)
-    except OSError:
-        with source.open("rb") as read, path.open("xb") as file:
-            shutil.copyfileobj(read, file)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _discard(*temporary: Path) -> None:
-    """Delete what was not renamed; a rename onto a link to the same file leaves its source."""
-    for path in temporary:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-
-
-def _same(path: Path, other: Path) -> bool:
-    """Return whether both are regular files with the same content."""
-    if path.is_symlink() or not path.is_file() or not other.is_file():
-        return False
-    return path.samefile(other) or filecmp.cmp(path, other, shallow=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
-from ..errors import DamagedReleaseError
+from ..errors import DamagedReleaseError, MissingReleaseError, ReleaseError
 from ..files import CHUNK
 from ..paths import MODELS_DIR
 from .arrays import NAMES, OPTIONAL
@@ -25,10 +26,15 @@ from .manifest import (
 from .versions import check_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
     from surprise import SVD, Trainset
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+_COMMIT = "run git add ml/models and commit where it was built, or build again"
 
 
 def verify_release(folder: Path) -> dict[str, Any]:
@@ -85,6 +91,9 @@ def load_models(models_dir: str | Path | None = None) -> tuple[SVD, Trainset]:
     A pickle is code, and a hash says only that it is the one that the manifest beside it names:
     load only your own builds.
 
+    In a clone after `git commit -a`, where `releases/` lacks the live release, they are the pickles
+    at the fixed paths, verified in the same way; the model then comes without its `parts`.
+
     Args:
         models_dir: default `ml/models`; or the folder of one release.
 
@@ -94,11 +103,12 @@ def load_models(models_dir: str | Path | None = None) -> tuple[SVD, Trainset]:
         NewerReleaseError: see `manifest.read_manifest`.
         OtherVersionsError: the pickles were made with other versions of the libraries.
     """
-    return Live(Path(models_dir or MODELS_DIR)).read_live(_load_pickles)
+    live = Live(Path(models_dir or MODELS_DIR))
+    return live.read_live(lambda folder: _load_pickles(folder, has_arrays=not live.is_partial()))
 
 
-def _load_pickles(folder: Path) -> tuple[SVD, Trainset]:
-    """Return the model, its parts attached, and the trainset of the release in `folder`.
+def _load_pickles(folder: Path, *, has_arrays: bool) -> tuple[SVD, Trainset]:
+    """Return the model and the trainset of the release in `folder`, with its parts if it has any.
 
     Raises:
         OtherVersionsError: see `versions.check_versions`.
@@ -114,7 +124,31 @@ def _load_pickles(folder: Path) -> tuple[SVD, Trainset]:
         svd = joblib.load(file)
     with open_verified(folder, manifest, TRAINSET_FILE) as file:
         trainset = joblib.load(file)
-    return attach(svd, Parts(**load_arrays(folder, ("fold_in_root", "implicit")))), trainset
+    parts = load_arrays(folder, ("fold_in_root", "implicit")) if has_arrays else {}
+    return attach(svd, Parts(**parts)), trainset
+
+
+def read_served(live: Live, read: Callable[[Path], T]) -> T:
+    """Return what `read` gives for the live release, or for an older one if its arrays are missing.
+
+    They are missing in a clone after `git commit -a`. The older one is the newest by the history
+    that `rollback` may choose and that can be read; it is named in a warning.
+
+    Raises:
+        MissingReleaseError: the arrays are missing, and no older release can be read.
+        ReleaseError: see `Live.live_folder`; or from `read`.
+    """
+    while live.is_partial():
+        build_id = live.live_id()
+        missing = f"{live.releases_dir / str(build_id)} is live, but missing here"
+        for older in reversed(live.older(build_id)):
+            with suppress(ReleaseError, FileNotFoundError):
+                found = read(live.folder(older))
+                logger.warning("%s: %s is served; %s", missing, older, _COMMIT)
+                return found
+        if live.is_partial():
+            raise MissingReleaseError(f"{missing}, and no older release is complete: {_COMMIT}")
+    return live.read_live(read)
 
 
 def read_held_out(folder: Path) -> NDArray[Any] | None:

@@ -18,9 +18,9 @@ from ..errors import (
     UsageError,
 )
 from .cleaning import delete_refused, delete_release, delete_temporary, delete_unfinished
-from .history import FORCE, PUBLISH, ROLLBACK, History
+from .history import FORCE, PUBLISH, ROLLBACK
 from .live import FIXED, POINTER, RELEASES, Live
-from .manifest import TOOL, counts_of, is_build_id, read_manifest
+from .manifest import TOOL, read_manifest
 from .reading import verify_release
 from .versions import check_versions
 from .writing import draft_manifest, write_release
@@ -61,7 +61,6 @@ class ReleaseStore(Live):
 
     def __init__(self, models_dir: Path) -> None:
         super().__init__(models_dir)
-        self.history = History(models_dir)
         self._depth = 0
 
     def check_place(self) -> None:
@@ -211,34 +210,13 @@ class ReleaseStore(Live):
             raise UsageError(
                 f"no release {asked!r} in {self.models_dir}: {TOOL} releases shows those kept"
             )
-        older = kept[: kept.index(live)] if live in kept else kept
-        if live and live not in kept:  # somebody deleted it
-            places = self.history.places()
-            older = [b for b in kept if places.get(b, -1) < places.get(live, len(places))]
-        skipped = self.history.rolled_back() | self.history.never_live(kept)
-        older = [build_id for build_id in older if build_id not in skipped]
-        kinds = {build_id: self._is_sample(build_id) for build_id in (*older, live)}
-        older = [build_id for build_id in older if {kinds[build_id], kinds[live]} != {True, False}]
+        older = self.older(live)
         if not older or not live:
             raise UsageError(
                 f"{self.models_dir} has no release to roll back to that is older than the live "
                 f"one: {TOOL} releases shows those kept"
             )
         return older[-1]
-
-    def _is_sample(self, build_id: str | None) -> bool | None:
-        """Return whether a release is of the generated sample; None where that cannot be read."""
-        try:
-            return counts_of(read_manifest(self.folder(str(build_id)))).is_sample
-        except ReleaseError:
-            return None
-
-    def build_ids(self) -> list[str]:
-        """Return the ids of the releases kept, in the order of the history, the oldest first."""
-        releases = self.releases_dir
-        if not releases.is_dir():
-            return []
-        return self.history.in_order(p.name for p in releases.iterdir() if is_build_id(p.name))
 
     def releases(self) -> list[Listed]:
         """Return the releases kept, the newest first; before them a live one that is missing."""
@@ -247,7 +225,9 @@ class ReleaseStore(Live):
         try:
             live = self.live_id()
             if live and live not in kept:
-                listed.append(Listed(live, None, True, False, "is missing: choose another"))
+                but = ", but for the files at the fixed paths: build again, or"
+                problem = f"is missing{but if self.is_partial() else ':'} choose another"
+                listed.append(Listed(live, None, True, False, problem))
         except ReleaseError as error:
             listed.append(Listed(POINTER, None, False, False, str(error)))
         for build_id in reversed(kept):

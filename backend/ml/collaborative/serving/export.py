@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UsageError
 from ..progress import progress_bar
-from ..release import ReleaseStore
+from ..release import ReleaseStore, read_served
 from .snapshot import read_snapshot
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def export_lists(models_dir: Path, path: Path, n: int) -> tuple[int, int]:
     """
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder: make it, or name another file")
-    snapshot = ReleaseStore(models_dir).read_live(read_snapshot)
+    snapshot = read_served(ReleaseStore(models_dir), read_snapshot)
     if not snapshot.users:
         raise UsageError(
             f"release {snapshot.build_id} is item-only and knows no users: fold them in, or take "

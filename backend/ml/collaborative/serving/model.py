@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..paths import MODELS_DIR
-from ..release import ReleaseStore, read_manifest
+from ..release import ReleaseStore, read_manifest, read_served
 from .snapshot import FoldedUser, Snapshot, read_snapshot
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class CollaborativeModel:
         self._snapshot = self._read()
 
     def _read(self) -> Snapshot:
-        return self._store.read_live(partial(read_snapshot, mmap=self._mmap))
+        return read_served(self._store, partial(read_snapshot, mmap=self._mmap))
 
     @property
     def snapshot(self) -> Snapshot:
@@ -199,7 +199,7 @@ class CollaborativeModel:
             return False
         try:
             live = self._store.read_live(read_manifest)["build_id"]
-            if live == self._snapshot.build_id:
+            if live == self._snapshot.build_id or self._store.is_partial():
                 return False
             self._snapshot = self._read()
         finally:
@@ -212,12 +212,15 @@ def load_collaborative(
 ) -> CollaborativeModel:
     """Load the live release, verified by its hashes, from plain arrays: no pickle is loaded.
 
+    If its arrays are missing, as in a clone after `git commit -a`, load the newest older release
+    that is complete, with a warning.
+
     Args:
         models_dir: default `ml/models`; or the folder of one release.
         mmap: leave the arrays on the disk until they are used, shared between processes.
 
     Raises:
-        MissingReleaseError: there is none.
+        MissingReleaseError: there is none, or none that is complete.
         DamagedReleaseError: a file is missing, cut, or another than was published.
         NewerReleaseError: it was written by a newer version of this project.
     """
