@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 from helpers import BACKEND
 
-from ml.collaborative.settings import Settings
+from ml.collaborative.errors import InputError
+from ml.collaborative.settings import PREFIXES, Settings, describe_unknown, read_settings
 
 
 def test_the_environment_wins_over_the_file(
@@ -53,12 +55,125 @@ def test_every_setting_stands_in_the_example() -> None:
     assert names == {name.upper() for name in Settings.model_fields}
 
 
-def test_a_scale_that_is_none_is_one_line(
+@pytest.fixture
+def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A path for a `.env`; nothing of it is set in the environment."""
+    for name in [name for name in os.environ if name.startswith(PREFIXES)]:
+        monkeypatch.delenv(name)
+    return tmp_path / ".env"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("SUPABASE_URL: s3cret", ", SUPABASE_URL: expected lines NAME=VALUE, found no ="),
+        ("SUPABASE_URL", ", SUPABASE_URL: expected lines NAME=VALUE, found no ="),
+        ('SUPABASE_DB_URL="s3cret', ", SUPABASE_DB_URL: expected lines NAME=VALUE, found a quote"),
+        ("APP_SECRET='s3cret' more", ", APP_SECRET: expected lines NAME=VALUE, found a quote"),
+        ("= s3cret", ": expected lines NAME=VALUE"),
+        ("s3cretS3CRETs3cret==", None),
+        ("s3cretS3CRETs3cret", ": expected lines NAME=VALUE, found no ="),
+        ("OF_THE_APP", None),
+        ("export OF_THE_APP = 's3cret' # as is", None),
+        ("SUPABASE_DB_URL=postgresql://u:[YOUR-PASSWORD]@h/d", ", SUPABASE_DB_URL: the value has"),
+        ("SUPABASE_DB_URL=postgresql://u:[s3:cret]@h/d", ", SUPABASE_DB_URL: the value has a plac"),
+        ("SUPABASE_DB_URL=postgresql://u:s3cret@[::1]:5432/d", None),
+        ("SUPABASE_URL=https://<project>.supabase.co", ", SUPABASE_URL: the value has a placeh"),
+        ("SUPABASE_URL=http://[::1]:8000", None),
+        ("SUPABASE_SERVICE_ROLE_KEY=<s3cret>", ", SUPABASE_SERVICE_ROLE_KEY: the value has a p"),
+        ("APP_RATINGS_SCALE=0..5", ", APP_RATINGS_SCALE: found 0..5, expected one of 0.5-5, 1-5"),
+        ("APP_RATINGS_SCALE=s3cret", ", APP_RATINGS_SCALE: expected one of 0.5-5, 1-5, 1-10, thu"),
+        ("APP_RATINGS_TABLE=eyJs3cret", ", APP_RATINGS_TABLE: expected a name of at most 63"),
+        ("APP_RATINGS_USER=" + "s3cret" * 11, ", APP_RATINGS_USER: expected a name of at most"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_an_error_with_file_line_and_variable(
+    env_file: Path, line: str, said: str | None
+) -> None:
+    env_file.write_text(f"A_NAME=x\n\n{line}\nB_NAME=y\n", encoding="utf-8")
+    if said is None:
+        read_settings(env_file)
+    else:
+        with pytest.raises(InputError) as failed:
+            read_settings(env_file)
+        assert str(failed.value).startswith(f"{env_file}, line 3{said}")
+        assert "s3" not in str(failed.value).removeprefix(str(env_file))
+
+
+def test_what_is_no_readable_file_in_place_of_env_is_an_error(env_file: Path) -> None:
+    assert read_settings(env_file).supabase_url is None
+    env_file.mkdir()
+    with pytest.raises(InputError, match=r"\.env is a folder: .*docker makes a folder where"):
+        read_settings(env_file)
+    env_file.rmdir()
+    os.mkfifo(env_file)
+    with pytest.raises(InputError, match="is not a regular file"):
+        read_settings(env_file)
+    env_file.unlink()
+    env_file.symlink_to("nowhere")
+    with pytest.raises(InputError, match="a link to a file that does not exist"):
+        read_settings(env_file)
+    env_file.unlink()
+    env_file.symlink_to("/dev/null")
+    assert read_settings(env_file).supabase_url is None
+    env_file.unlink()
+    env_file.write_bytes(b"A=1\nSUPABASE_URL=caf\xe9\n")
+    with pytest.raises(InputError, match=r"\.env, line 2: not UTF-8; save the file as UTF-8$"):
+        read_settings(env_file)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_that_docker_leaves_in_are_an_error(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, quote: str
+) -> None:
+    env_file.write_text(f"SUPABASE_URL={quote}https://x.supabase.co{quote}\n", encoding="utf-8")
+    assert read_settings(env_file).supabase_url == "https://x.supabase.co"
+    monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", f"{quote}s3cret{quote}")
+    with pytest.raises(InputError) as failed:
+        read_settings(env_file)
+    assert str(failed.value).startswith(
+        "the environment, SUPABASE_SERVICE_ROLE_KEY: the value has quotes around it, which docker's"
+    )
+    assert "s3cret" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "unknown", "nearest"),
+    [
+        ("SUPABASE_KEY=x", "SUPABASE_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
+        ("SUPABASE_URL=x\nSUPABASE_KEY=x", "SUPABASE_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
+        ("SUPABASE_DATABASE_URL=x", "SUPABASE_DATABASE_URL", "SUPABASE_DB_URL"),
+        ("SUPABASE_ANON_KEY=x", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
+        ("SUPABASE_URL=x\nSUPABASE_ANON_KEY=x\nSUPABASE_JWT_SECRET=x", None, None),
+        ("SUPABASE_DB_URL=x\nSUPABASE_OF_THE_APP=x", None, None),
+        ("SUPABASE_DB_URL=x\nSUPABASE_UR=x", "SUPABASE_UR", "SUPABASE_URL"),
+        ("SUPABASE_DB_URL=x\nAPP_RATINGS_SCALES=x", "APP_RATINGS_SCALES", "APP_RATINGS_SCALE"),
+        ("NEXT_PUBLIC_SUPABASE_URL=x\nSUPABASE_URL=", None, None),
+    ],
+)
+def test_a_name_that_begins_like_ours_and_is_not_is_warned_of(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch,
+    lines: str, unknown: str | None, nearest: str | None,
+) -> None:  # fmt: skip
+    def said() -> list[str]:
+        return describe_unknown(read_settings(env_file), env_file)
+
+    env_file.write_text(lines, encoding="utf-8")
+    end = f"{unknown} is not a setting; is {nearest} meant?"
+    line = lines.count("\n") + 1
+    assert said() == ([f"{env_file}, line {line}: {end}"] if unknown else [])
+    env_file.unlink()
+    for one in lines.splitlines():
+        monkeypatch.setenv(*one.split("="))
+    assert said() == ([f"the environment: {end}"] if unknown else [])
+
+
+def test_a_build_with_settings_that_cannot_be_read_ends_with_3(
     run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     done = run("ml.build_collaborative", "--models-dir", tmp_path, APP_RATINGS_SCALE="1..5")
     assert done.returncode == 3
     assert done.stderr == (
-        f"error: {BACKEND / '.env'} or the environment is not usable: APP_RATINGS_SCALE is '1..5': "
-        "Input should be '0.5-5', '1-5', '1-10' or 'thumbs'\n"
+        "error: the environment, APP_RATINGS_SCALE: found 1..5, expected one of 0.5-5, 1-5, 1-10, "
+        "thumbs\n"
     )

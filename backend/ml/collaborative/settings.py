@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import os
+import re
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .env_file import ENCODING, names_in
 from .errors import InputError
 from .paths import ENV_FILE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Scale = Literal["0.5-5", "1-5", "1-10", "thumbs"]
+SOURCES = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_DB_URL")
+"""What the app's ratings are read with."""
+PREFIXES = ("SUPABASE_", "APP_RATINGS_")
+OF_APPS = re.compile(
+    "SUPABASE_(ANON_KEY|PUBLISHABLE_KEY|JWT_SECRET|JWKS?(_URL)?|ACCESS_TOKEN|PROJECT_(REF|ID)|"
+    "DB_PASSWORD|AUTH_.*|STORAGE_.*|BUCKET.*|WEBHOOK_.*)"
+)
+"""Other names with these prefixes that apps have for themselves."""
+PLACEHOLDER = re.compile(r"\[[^\]:/]*\]|:\[.*\]@|<[^<>]*>")
+"""What Supabase's pages and ours put in a value's place; an IPv6 address has colons."""
+SECRET = re.compile("eyJ|sb_secret_|sb_publishable_|postgres(ql)?://")
+"""How keys and connection strings begin."""
+MAX_NAME = 63
+"""Bytes of a name in Postgres."""
 
 
 class AppTable(NamedTuple):
@@ -42,7 +65,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE,
-        env_file_encoding="utf-8-sig",
+        env_file_encoding=ENCODING,
+        hide_input_in_errors=True,
         extra="ignore",
         frozen=True,
     )
@@ -64,7 +88,7 @@ class Settings(BaseSettings):
     app_ratings_rating: str = "rating"
     """See `app_table`."""
 
-    app_ratings_scale: Literal["0.5-5", "1-5", "1-10", "thumbs"] = "0.5-5"
+    app_ratings_scale: Scale = "0.5-5"
     """The scale that the app's users rate on, see `app_ratings.scales`."""
 
     movielens_base_url: str | None = None
@@ -83,25 +107,93 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _blank_is_not_set(cls, value: object, info: ValidationInfo) -> object:
+    def _check(cls, value: object, info: ValidationInfo) -> object:
+        """Return the default for a blank value; refuse what cannot be meant, without quoting it."""
         if not isinstance(value, str):
             return value
-        return value.strip() or cls.model_fields[info.field_name or ""].default
+        name = (info.field_name or "").upper()
+        value = value.strip()
+        if not value:
+            return cls.model_fields[name.lower()].default
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            raise ValueError(
+                "the value has quotes around it, which docker's --env-file leaves in: write it "
+                "without them"
+            )
+        if name in SOURCES and PLACEHOLDER.search(value):
+            raise ValueError(
+                "the value has a placeholder in brackets: put your own in its place, without the "
+                "brackets (in a password, [ is %5B, ] is %5D, < is %3C, > is %3E)"
+            )
+        if name == "APP_RATINGS_SCALE" and value not in get_args(Scale):
+            # Anything else could be a secret in the wrong place.
+            found = f"found {value}, " if re.fullmatch(r"[0-9.,/ -]{1,12}", value) else ""
+            raise ValueError(f"{found}expected one of {', '.join(get_args(Scale))}")
+        if name.startswith("APP_RATINGS_") and (
+            SECRET.match(value) or len(value.encode()) > MAX_NAME
+        ):
+            raise ValueError(
+                f"expected a name of at most {MAX_NAME} bytes, found what looks like a secret"
+            )
+        return value
 
 
-def read_settings() -> Settings:
+def read_settings(env_file: Path = ENV_FILE) -> Settings:
     """Return the settings as they are now.
 
     Raises:
-        InputError: a variable has an invalid value.
+        InputError: the file cannot be read, or a variable has an invalid value.
     """
+    lines = names_in(env_file)
     try:
-        return Settings()
+        return Settings(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
-        said = "; ".join(
-            f"{str(one['loc'][0]).upper()} is {one['input']!r}: {one['msg']}"
-            for one in error.errors(include_url=False)
-        )
-    except ValueError as error:
-        said = str(error)
-    raise InputError(f"{ENV_FILE} or the environment is not usable: {said}") from None
+        said = []
+        for one in error.errors(include_url=False, include_input=False):
+            name = str(one["loc"][0]).upper()
+            where = (
+                "the environment" if name in _environment() else f"{env_file}, line {lines[name]}"
+            )
+            said.append(f"{where}, {name}: {one['msg'].removeprefix('Value error, ')}")
+    raise InputError("; ".join(said))
+
+
+def describe_unknown(settings: Settings, env_file: Path = ENV_FILE) -> list[str]:
+    """Return a warning for each variable that is not ours and looks like a mistyped one.
+
+    Names that apps have for themselves are no mistake once one of ours is set. Other names that
+    begin with SUPABASE_ are none where the app's ratings can be read, unless they are very similar.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    lines = names_in(env_file)
+    known = {name.upper() for name in Settings.model_fields}
+    given = [name for name in SOURCES if getattr(settings, name.lower())]
+    complete = "SUPABASE_DB_URL" in given or len(given) > 1
+    said = []
+    for name in sorted({*lines, *_environment()} - known):
+        if not name.startswith(PREFIXES) or (OF_APPS.fullmatch(name) and given):
+            continue
+        nearest, similarity = _nearest(name, known)
+        if name.startswith("SUPABASE_") and complete and similarity < 0.9:
+            continue
+        where = f"{env_file}, line {lines[name]}" if name in lines else "the environment"
+        said.append(f"{where}: {name} is not a setting; is {nearest} meant?")
+    return said
+
+
+def _nearest(name: str, known: set[str]) -> tuple[str, float]:
+    """Return the known name that is most similar, first by its last word; and how similar, to 1."""
+
+    def similarity(other: str) -> tuple[bool, float]:
+        same_word = name.rpartition("_")[2] == other.rpartition("_")[2]
+        return same_word, SequenceMatcher(None, name, other).ratio()
+
+    nearest = max(sorted(known), key=similarity)
+    return nearest, similarity(nearest)[1]
+
+
+def _environment() -> set[str]:
+    """Return the names of the environment's variables, in capitals as settings are read."""
+    return {name.upper() for name in os.environ}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, SourceError
 from ..ratings import APP, empty_ratings, make_source, with_sources
-from ..settings import read_settings
+from ..settings import describe_unknown, read_settings
 from .cleaning import clean_app_ratings
 from .faults import explain_left_out, find_heavy_accounts
 
@@ -36,6 +36,8 @@ def read_app_ratings() -> pd.DataFrame:
             left out for one reason: other film ids, another scale, no users.
     """
     settings = read_settings()
+    for warning in describe_unknown(settings):
+        logger.warning("%s", warning)
     url, key = settings.supabase_url, settings.supabase_service_role_key
     names = settings.app_table
     nulls = 0
