@@ -102,7 +102,7 @@ def release(tmp_path: Path) -> Path:
 
 
 def test_the_schema_in_the_docs_is_the_one_generated_from_the_declaration() -> None:
-    """After a change: write `json.dumps(json_schema(), indent=2)` and a line's end there."""
+    """After a change: `make schema`."""
     assert json_schema() == SCHEMA
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     assert (BACKEND / "docs/manifest.schema.json").read_text(encoding="utf-8") == text
@@ -139,6 +139,7 @@ def test_the_schema_is_one_and_describes_every_property_in_words() -> None:
         path for path, part in _walk(SCHEMA) if part.get("additionalProperties") is False
     ]
     assert closed == closed_as_well
+    assert [path for path, part in _walk(SCHEMA) if "default" in part] == []
 
 
 def _walk(schema: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

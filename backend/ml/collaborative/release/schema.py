@@ -26,6 +26,15 @@ def _part(description: str, **bounds: Any) -> Any:
     return Field(description=description, **bounds)
 
 
+def _optional(description: str, **bounds: Any) -> Any:
+    """Declare a part that may be absent; the schema names no default for it."""
+    return Field(None, description=description, json_schema_extra=_without_default, **bounds)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -109,9 +118,8 @@ class Model(_Part):
         "Lowest and highest rating in stars: 0.5 and 5 where there are half stars, else 1 and 5.",
         min_length=2, max_length=2,
     )  # fmt: skip
-    shape: Literal["item-only"] = _part(
-        "item-only: the release holds films and no users, who are folded in. Absent: both.",
-        default="item-only",
+    shape: Literal["item-only"] = _optional(
+        "item-only: the release holds films and no users, who are folded in. Absent: both."
     )
 
 
@@ -122,14 +130,14 @@ class Metric(_Part):
     model: Text = _part("Which training, or which baseline.")
     users: Literal["all users", "app users", "MovieLens users"] = _part("Whose ratings.")
     ratings: int = _part("Number of held-out ratings, over all folds.", ge=1)
-    rmse: float = _part("Root mean squared error, in stars; the mean over folds.", ge=0, default=0)
-    mae: float = _part("Mean absolute error, in stars.", ge=0, default=0)
-    ndcg: Share = _part("Normalised discounted cumulative gain of ten films.", default=0)
-    precision: Share = _part("Share of the ten that the user gave 4 stars or more.", default=0)
-    recall: Share = _part("Share of the films with 4 stars or more among the ten.", default=0)
-    hit_rate: Share = _part("Share of users with such a film among their ten.", default=0)
-    coverage: Share = _part("Share of all films that are among somebody's ten.", default=0)
-    popularity: float = _part("Mean training ratings of a recommended film.", ge=0, default=0)
+    rmse: float = _optional("Root mean squared error, in stars; the mean over folds.", ge=0)
+    mae: float = _optional("Mean absolute error, in stars.", ge=0)
+    ndcg: Share = _optional("Normalised discounted cumulative gain of ten films.")
+    precision: Share = _optional("Share of the ten that the user gave 4 stars or more.")
+    recall: Share = _optional("Share of the films with 4 stars or more among the ten.")
+    hit_rate: Share = _optional("Share of users with such a film among their ten.")
+    coverage: Share = _optional("Share of all films that are among somebody's ten.")
+    popularity: float = _optional("Mean training ratings of a recommended film.", ge=0)
 
 
 class Check(_Part):
@@ -165,7 +173,7 @@ class Versions(_Part):
     numba: Version = _part("Version of Numba.")
     joblib: Version = _part("Version of joblib.")
     ml: Version = _part("Version of this project.")
-    pyspark: Version = _part("Version of PySpark; only of a training on a cluster.", default="0.0")
+    pyspark: Version = _optional("Version of PySpark; only of a training on a cluster.")
 
 
 class Manifest(_Part):
