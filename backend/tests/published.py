@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import joblib
 import pytest
 from helpers import PUBLISHED
+from joblib.numpy_pickle import NumpyUnpickler
 
 from ml.build_collaborative import train_svd_model
 from ml.collaborative.datasets.sample import sample_ratings
@@ -85,10 +86,10 @@ def copies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
     return bool(request.param == "copies")
 
 
-def ids_by_path(models: Path) -> tuple[str | None, str | None]:
-    """Build ids of the model and the trainset by path, each loaded whole; None where it has none.
+def ids_at_fixed_paths(models: Path) -> tuple[str | None, str | None]:
+    """Build ids of the model and the trainset at the fixed paths, each loaded whole.
 
-    A file that is not there has none either.
+    None where the file is missing or has no id.
     """
 
     def load(name: str) -> str | None:
@@ -131,7 +132,7 @@ def assert_live(models: Path, build_id: str) -> None:
     """It is live for all who look, its switch is logged, and nothing unfinished is left."""
     assert ReleaseStore(models).live_id() == build_id
     assert ids_loaded(models) == {build_id}
-    assert ids_by_path(models) == (build_id, build_id)
+    assert ids_at_fixed_paths(models) == (build_id, build_id)
     assert History(models).lines()[-1]["build_id"] == build_id
     assert {path.name for path in models.iterdir()} == FILES
     assert {path.name for path in models.glob("releases/*")} == {*ReleaseStore(models).build_ids()}
@@ -146,3 +147,17 @@ def new_id() -> str:
 def refuse_links(*_: Any, **__: Any) -> None:
     """Fail as `os.link` does on a file system without links."""
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def names_in(path: Path) -> set[str]:
+    """What a joblib dump asks for, as MODULE.NAME, in its own bytes."""
+    names, find = set(), NumpyUnpickler.find_class
+
+    def find_class(self: Any, module: str, name: str) -> Any:
+        names.add(f"{module}.{name}")
+        return find(self, module, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NumpyUnpickler, "find_class", find_class)
+        joblib.load(path)
+    return names

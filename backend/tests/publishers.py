@@ -1,4 +1,4 @@
-"""Processes that publish and read, forked from a warm one, to be killed at any moment.
+"""Processes that publish and read, forked from a warm one, to be killed at any step.
 
 Run as a script, this is the warm process: each line on its standard input is a job, done by a
 child of its own, and each line on its standard output says how that child ended.
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import filelock
 from helpers import BACKEND
-from published import Model, ids_by_path, ids_loaded, new_id, refuse_links
+from published import Model, ids_at_fixed_paths, ids_loaded, new_id, refuse_links
 
 from ml.collaborative.release import ReleaseStore
 
@@ -116,11 +116,24 @@ def _publish_on(model: Model, models: Path, times: int | None = None) -> list[An
     return said
 
 
-def _read(_: Model, models: Path, stop: str) -> dict[str, Any]:
-    """Load with the project's loader until there is a file `stop`."""
+def _ticker(fifo: str | None) -> Callable[[], None]:
+    """Return what writes a byte to a named pipe, if one is given."""
+    if fifo is None:
+        return lambda: None
+    descriptor = os.open(fifo, os.O_WRONLY)
+
+    def tick() -> None:
+        os.write(descriptor, b".")
+
+    return tick
+
+
+def _read(_: Model, models: Path, stop: str, fifo: str | None = None) -> dict[str, Any]:
+    """Load with the project's loader until there is a file `stop`; a byte in `fifo` each time."""
     seen: set[str] = set()
-    loads, wrong = 0, []
+    loads, wrong, tick = 0, [], _ticker(fifo)
     while not Path(stop).exists():
+        tick()
         try:
             ids = ids_loaded(models)
         except Exception as error:
@@ -133,13 +146,14 @@ def _read(_: Model, models: Path, stop: str) -> dict[str, Any]:
     return {"loads": loads, "seen": len(seen), "wrong": wrong}
 
 
-def _read_by_path(_: Model, models: Path, stop: str) -> dict[str, Any]:
-    """Load both files at the fixed paths until there is a file `stop`; their ids tell a mix."""
+def _read_fixed(_: Model, models: Path, stop: str, fifo: str | None = None) -> dict[str, Any]:
+    """The same with both files at the fixed paths; their ids tell a mix."""
     seen: set[str | None] = set()
-    loads, mixed, wrong = 0, 0, []
+    loads, mixed, wrong, tick = 0, 0, [], _ticker(fifo)
     while not Path(stop).exists():
+        tick()
         try:
-            ids = ids_by_path(models)
+            ids = ids_at_fixed_paths(models)
         except Exception as error:
             wrong.append(f"{error!r} {error}")
             continue
@@ -153,7 +167,7 @@ def _read_by_path(_: Model, models: Path, stop: str) -> dict[str, Any]:
 
 JOBS: dict[str, Callable[..., Any]] = {
     "publish": _publish, "roll_back": _roll_back, "publish_on": _publish_on,
-    "read": _read, "read_by_path": _read_by_path,
+    "read": _read, "read_fixed": _read_fixed,
 }  # fmt: skip
 
 
@@ -161,7 +175,7 @@ JOBS: dict[str, Callable[..., Any]] = {
 
 
 def _die_before_step(step: int) -> None:
-    """Be killed just before the so-manieth change or sync of a file or folder from now on."""
+    """Be killed just before change or sync number `step` of a file or folder, counted from 1."""
     steps, fsync = itertools.count(1), os.fsync
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
@@ -224,15 +238,11 @@ def _obey(model: Model, order: dict[str, Any], writer: int) -> None:
 def _serve(model: Model) -> None:
     for line in sys.stdin:
         order = json.loads(line)
-        kill_after = order.pop("kill_after", None)
         reader, writer = os.pipe()
         child = os.fork()
         if not child:
             _obey(model, order, writer)
         os.close(writer)
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)
         with os.fdopen(reader) as stream:
             said = stream.read()
         _, status = os.waitpid(child, 0)

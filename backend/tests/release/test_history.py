@@ -1,4 +1,4 @@
-"""What was live when: the list, the way back, what is let go, and builds only where need be."""
+"""What was live when: the list, the way back, what is deleted, and builds only where need be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import joblib
 import pytest
 from helpers import contents
 from postgrest_server import SupabaseServer
-from published import Model, age, ids_by_path, ids_loaded, new_id, tell
+from published import Model, age, ids_at_fixed_paths, ids_loaded, new_id, tell
 from small_builds import BUILD, SAMPLE, SMALL, Run, build, edit_manifest, write_set
 
 from ml.build_collaborative import save_models, train_svd_model
@@ -64,7 +64,7 @@ def go_back(ask: Run, *asked: str) -> str:
 
 
 def assert_live(models: Path, build_id: str, action: str) -> None:
-    """By path, by the log and by what a reader finds, this release is live."""
+    """At the fixed paths, in the log and by what a reader finds, this release is live."""
     assert ReleaseStore(models).live_folder().name == build_id
     for name in ("svd_model.pkl", "cf_trainset.pkl", "manifest.json"):
         assert (models / name).read_bytes() == (
@@ -335,7 +335,7 @@ def test_five_are_kept_unless_said_otherwise(
     assert ReleaseStore(models).build_ids() == published[-5:]
 
 
-def test_the_live_release_is_never_let_go_and_what_was_live_before_may_be(
+def test_the_live_release_is_never_deleted_and_what_was_live_before_may_be(
     ask: Run, models: Path, releases: Callable[..., list[str]]
 ) -> None:
     first, second, third = releases(3)
@@ -405,7 +405,7 @@ def test_another_input_is_built(
     assert ReleaseStore(models).build_ids() == [built, new]
 
 
-def test_other_versions_are_built_with_anew(ask: Run, models: Path) -> None:
+def test_other_versions_are_built_again(ask: Run, models: Path) -> None:
     built = build(models)
     edit_manifest(
         ReleaseStore(models).live_folder(),
@@ -440,7 +440,7 @@ def test_a_rating_changed_in_the_app_is_built(
     assert nightly() == f"Nothing changed since release {new}: nothing built\n"
 
 
-def test_older_releases_are_let_go_too_where_nothing_is_built(ask: Run, models: Path) -> None:
+def test_older_releases_are_deleted_too_where_nothing_is_built(ask: Run, models: Path) -> None:
     build(models)
     second = build(models, *SAMPLE, "--seed", "1")
     done = ask(*SAMPLE, "--seed", "1", "--if-changed", "--keep", "1")
@@ -449,7 +449,7 @@ def test_older_releases_are_let_go_too_where_nothing_is_built(ask: Run, models: 
 
 
 @pytest.mark.parametrize("damaged", ["svd_model.pkl", "arrays/bu.npy"])
-def test_a_damaged_live_release_is_built_anew(ask: Run, models: Path, damaged: str) -> None:
+def test_a_damaged_live_release_is_built_again(ask: Run, models: Path, damaged: str) -> None:
     built = build(models)
     path = ReleaseStore(models).live_folder() / damaged
     path.write_bytes(path.read_bytes()[:-1])
@@ -476,7 +476,7 @@ def test_what_was_gone_back_from_is_not_built_again(ask: Run, models: Path) -> N
     assert ReleaseStore(models).live_folder().name > second
 
 
-def test_a_release_that_was_gone_back_from_and_let_go_is_no_cause_for_a_warning(
+def test_a_release_that_was_rolled_back_and_deleted_is_no_cause_for_a_warning(
     ask: Run, models: Path
 ) -> None:
     build(models)
@@ -691,7 +691,7 @@ def test_a_models_folder_committed_with_git_gives_a_clone_that_works(
     model.publish(models, first := new_id())
     git("commit", "-qam", "a build")
     git("clone", "-q", ".", tmp_path / "first")
-    assert ids_by_path(tmp_path / "first" / "models") == (first, first)
+    assert ids_at_fixed_paths(tmp_path / "first" / "models") == (first, first)
     git("add", "-A")
     git("commit", "-qm", "the releases, too")
     model.publish(models, second := new_id())
@@ -700,7 +700,7 @@ def test_a_models_folder_committed_with_git_gives_a_clone_that_works(
     git("clone", "-q", ".", tmp_path / "second")
     cloned = tmp_path / "second" / "models"
     assert not [path for path in cloned.rglob("*") if path.is_symlink()]
-    assert ids_by_path(cloned) == (second, second)
+    assert ids_at_fixed_paths(cloned) == (second, second)
     assert ids_loaded(cloned) == {second}
     assert load_collaborative(cloned).manifest["build_id"] == second
     assert ReleaseStore(cloned).roll_back() == (first, second)

@@ -1,4 +1,4 @@
-"""The manifest: as its schema says, true, no secret in it, and a clear error where it is none."""
+"""The manifest: as its schema says, true, no secret in it, and a clear error if it is invalid."""
 
 from __future__ import annotations
 
@@ -412,7 +412,7 @@ def test_no_key_and_no_app_user_is_in_it_or_the_log_and_their_rows_are_counted(
     assert source["rows"] == source["kept"] + sum(source["dropped"].values())
 
 
-# A clear error where it is none
+# A clear error if it is invalid
 
 
 @pytest.mark.parametrize(

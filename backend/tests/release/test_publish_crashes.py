@@ -1,4 +1,4 @@
-"""A publish that is killed at any step, or at any moment: one whole build is live, before or new.
+"""A publish that is killed at any step: one whole build is live, the one before or the new one.
 
 The files at the fixed paths change one after the other, and tell which build they are of.
 """
@@ -11,10 +11,11 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from published import FILES, Model, age, ids_by_path, ids_loaded, new_id, unfinished
+from published import FILES, Model, age, ids_at_fixed_paths, ids_loaded, new_id, unfinished
 from publishers import Publisher, publishers
 
 from ml.collaborative.errors import MissingReleaseError
@@ -25,6 +26,8 @@ from ml.collaborative.release.history import History
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 KEEP = 2
+STEPS = 60
+"""A publish has more than so many."""
 PAIR = "svd_model.pkl", "cf_trainset.pkl"
 
 
@@ -60,9 +63,9 @@ class Seen:
                 ids_loaded(self.models)
         for build_id in ReleaseStore(self.models).build_ids():
             verify_release(ReleaseStore(self.models).folder(build_id))
-        by_path = ids_by_path(self.models)
-        assert set(by_path) <= {before, new}
-        self.mixed += len(set(by_path)) > 1
+        fixed = ids_at_fixed_paths(self.models)
+        assert set(fixed) <= {before, new}
+        self.mixed += len(set(fixed)) > 1
         self.live.append("new" if live == new else "before")
         return live
 
@@ -71,6 +74,16 @@ class Seen:
         assert len(self.live) >= at_least
         assert set(self.live) == {"before", "new"}
         assert self.mixed
+
+
+def wait_for_load(pipe: int) -> None:
+    """Wait until a load has begun and ended, in a reader that writes a byte before each."""
+    os.set_blocking(pipe, False)
+    with suppress(BlockingIOError):
+        os.read(pipe, 1 << 16)
+    os.set_blocking(pipe, True)
+    for _ in range(2):
+        assert os.read(pipe, 1), "the reader has ended"
 
 
 def young(models: Path) -> set[Path]:
@@ -83,7 +96,7 @@ def assert_tidy(models: Path, live: str, *, left: set[Path]) -> None:
     """All is as if no publish had ever been stopped, but for what may be of another host."""
     assert ReleaseStore(models).live_id() == live
     assert ids_loaded(models) == {live}
-    assert ids_by_path(models) == (live, live)
+    assert ids_at_fixed_paths(models) == (live, live)
     assert History(models).lines()[-1]["build_id"] == live
     assert unfinished(models) == left
     assert {path.name for path in {*models.iterdir()} - left} == FILES
@@ -106,7 +119,7 @@ def test_a_first_publish_stopped_at_any_step_is_live_whole_or_not_at_all(
         assert_tidy(models, after, left=left)
         log = [line["build_id"] for line in History(models).lines()]
         assert log == ([new, after] if live else [after])
-    seen.assert_all(60)
+    seen.assert_all(STEPS)
 
 
 @pytest.mark.slow
@@ -121,7 +134,7 @@ def test_a_publish_stopped_at_any_step_leaves_the_release_before_or_the_new_one(
 ) -> None:
     """Who publishes next finds the same way back as if nothing had happened.
 
-    Of two hosts that share a in_memory, one may have links where the other has none.
+    Of two hosts that share a folder, one may have links where the other has none.
     """
     seen, before = Seen(in_memory), next(ids)
     model.publish(in_memory, before)
@@ -133,10 +146,10 @@ def test_a_publish_stopped_at_any_step_leaves_the_release_before_or_the_new_one(
         if not done.killed:
             break
         left = young(in_memory)
-        if len(set(ids_by_path(in_memory))) > 1:
-            # Who writes next mends that, whatever else it does.
+        if len(set(ids_at_fixed_paths(in_memory))) > 1:
+            # Who writes next repairs that, whatever else it does.
             ReleaseStore(in_memory).roll_back(str(live))
-            assert ids_by_path(in_memory) == (live, live)
+            assert ids_at_fixed_paths(in_memory) == (live, live)
         model.publish(in_memory, after, keep=KEEP)
         assert_tidy(in_memory, after, left=left)
         age(left)
@@ -186,7 +199,7 @@ def test_old_pickles_are_kept_beside_at_whatever_step_the_first_publish_is_stopp
         shutil.copytree(plain, models)
         new, after = next(ids), next(ids)
         done = warm[0].run("publish", models, build_id=new, step=step, copies=copies)
-        assert set(ids_by_path(models)) <= {None, new}
+        assert set(ids_at_fixed_paths(models)) <= {None, new}
         if not done.killed:
             break
         left = young(models)
@@ -232,27 +245,37 @@ def test_what_a_crash_left_behind_is_removed_by_the_first_publish_an_hour_later(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("copies", ["links", "copies"], indirect=True)
-def test_readers_find_whole_builds_while_publishers_are_killed_at_any_moment(
+def test_readers_find_whole_builds_while_publishers_are_killed_at_any_step(
     in_memory: Path, warm: list[Publisher], model: Model, copies: bool
 ) -> None:
-    publisher, reader, by_path = warm
+    """They load after each kill, too: what is live then is among what they have seen."""
+    publisher, *readers = warm
     draw, stop, kills = random.Random(1), in_memory / "stop", 100 if copies else 300
-    models = in_memory / "models"
+    models, pipes = in_memory / "models", []
     model.publish(models, new_id())
-    reader.start("read", models, stop=str(stop))
-    by_path.start("read_by_path", models, stop=str(stop))
+    for reader, job in zip(readers, ("read", "read_fixed"), strict=True):
+        os.mkfifo(in_memory / job)
+        reader.start(job, models, stop=str(stop), fifo=str(in_memory / job))
+        pipes.append(os.open(in_memory / job, os.O_RDONLY))
+    live: set[str | None] = set()
+    fixed: set[str | None] = set()
     for _ in range(kills):
-        wait = draw.uniform(0, 0.05)
-        assert publisher.run("publish_on", models, copies=copies, kill_after=wait).killed
+        step = draw.randint(1, 3 * STEPS)
+        assert publisher.run("publish_on", models, copies=copies, step=step).killed
+        for pipe in pipes:
+            wait_for_load(pipe)
+        live.add(ReleaseStore(models).live_id())
+        fixed.update(ids_at_fixed_paths(models))
     stop.touch()
-    _, read = reader.finish()
-    _, read_by_path = by_path.finish()
+    read, read_fixed = (reader.finish().result for reader in readers)
+    for pipe in pipes:
+        os.close(pipe)
     left, log = unfinished(models), History(models).lines()
-    print(f"{len(log)} publishes, {kills} kills, {len(left)} in the middle", read, read_by_path)
-    assert read["wrong"] == read_by_path["wrong"] == []
-    assert min(len(left), len(log)) > kills / 10
-    assert min(read["loads"], read_by_path["loads"]) > kills
-    assert min(read["seen"], read_by_path["seen"]) > kills / 20
+    print(f"{len(log)} publishes, {kills} kills, {len(left)} in the middle", read, read_fixed)
+    assert read["wrong"] == read_fixed["wrong"] == []
+    assert min(len(left), len(log), len(live), len(fixed)) > kills / 10
+    assert read["seen"] >= len(live)
+    assert read_fixed["seen"] >= len(fixed)
     last = new_id()
     age(left)
     model.publish(models, last)

@@ -19,7 +19,16 @@ from typing import Any
 
 import joblib
 import pytest
-from published import Model, age, assert_live, ids_by_path, ids_loaded, new_id, tell, unfinished
+from published import (
+    Model,
+    age,
+    assert_live,
+    ids_at_fixed_paths,
+    ids_loaded,
+    new_id,
+    tell,
+    unfinished,
+)
 from publishers import publishers
 
 from ml.build_collaborative import train_svd_model
@@ -227,7 +236,7 @@ def test_a_line_that_a_full_disk_kept_from_the_log_is_a_warning_and_the_next_wri
     with no_file_over(100_000):
         model.publish(tmp_path, second)
     assert "history.jsonl could not be written: [Errno 27] File too large" in caplog.text
-    found = ReleaseStore(tmp_path).live_id(), ids_by_path(tmp_path)
+    found = ReleaseStore(tmp_path).live_id(), ids_at_fixed_paths(tmp_path)
     assert found == (second, (second, second))
     assert [line["build_id"] for line in History(tmp_path).lines()] == [first]
     third = first
@@ -316,10 +325,13 @@ def test_on_a_real_disk_without_links_a_publish_stopped_at_any_step_is_told_by_t
             new, after = new_id(), new_id()
             done = warm.run("publish", models, build_id=new, step=step, keep=KEEP)
             seen.append(
-                (ReleaseStore(models).live_id() == new, *(i == new for i in ids_by_path(models)))
+                (
+                    ReleaseStore(models).live_id() == new,
+                    *(i == new for i in ids_at_fixed_paths(models)),
+                )
             )
             assert ids_loaded(models) == {ReleaseStore(models).live_id()} <= {before, new}
-            assert set(ids_by_path(models)) <= {before, new}
+            assert set(ids_at_fixed_paths(models)) <= {before, new}
             if not done.killed:
                 break
             age(unfinished(models))

@@ -43,29 +43,29 @@ def test_two_who_publish_at_once_leave_a_whole_live_release_also_where_no_lock_r
         why = tell(*before(0), "true")
         if why:
             pytest.skip(f"no mounts of a process's own here: {why}")
-    with publishers(plain, 4, before) as (*hosts, reader, by_path):
+    with publishers(plain, 4, before) as (*hosts, reader, at_fixed_paths):
         reader.start("read", models, stop=str(stop))
-        by_path.start("read_by_path", models, stop=str(stop))
+        at_fixed_paths.start("read_fixed", models, stop=str(stop))
         for host, copies, lock in zip(hosts, without, locks, strict=True):
             host.start("publish_on", models, times=TIMES, copies=copies, **lock)
         one, other = (host.finish().result for host in hosts)
         stop.touch()
-        read, read_by_path = reader.finish().result, by_path.finish().result
+        read, read_fixed = reader.finish().result, at_fixed_paths.finish().result
     errors = [error for *_, error in (*one, *other) if error]
     at_once = sum(a < d and c < b for a, b, _ in one for c, d, _ in other)
-    print(how, without, f"{at_once} at once, errors: {errors}", read, read_by_path)
+    print(how, without, f"{at_once} at once, errors: {errors}", read, read_fixed)
     assert at_once > TIMES / 4
     assert all("[Errno " in error for error in errors)
     assert len(errors) < (1 if how == "one lock" else TIMES / 2)
     assert read["wrong"] == []
-    assert min(read["loads"], read_by_path["loads"], read["seen"]) > TIMES / 4
-    assert read_by_path["wrong"] == []
+    assert min(read["loads"], read_fixed["loads"], read["seen"]) > TIMES / 4
+    assert read_fixed["wrong"] == []
     age(unfinished(models))
     model.publish(models, last := new_id())
     assert_live(models, last)
 
 
-def test_a_release_that_another_host_has_just_removed_does_not_take_what_is_found_by_path_along(
+def test_a_release_that_another_host_has_just_removed_leaves_the_files_at_the_fixed_paths(
     in_memory: Path, model: Model, copies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was live when this host looked, and is gone when it repairs."""
