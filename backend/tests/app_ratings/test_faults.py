@@ -35,7 +35,7 @@ def explain_ratings(*ratings: str | None, scale: str = "0.5-5") -> str | None:
         (("u", "", "4"), "found ids such as ''; set"),
         (("", "11", "4"), "have an empty user id: set APP_RATINGS_USER to the column"),
         ((None, "11", "4"), "have no user or no film: set APP_RATINGS_USER"),
-        (("ml_7", "11", "4"), "'ml_' of MovieLens: make a view that puts another prefix"),
+        (("ml_7", "11", "4"), "begins with 'ml_', as MovieLens's users: make a view that"),
     ],
 )
 def test_more_than_a_tenth_and_more_than_ten_rows_left_out_are_explained(
@@ -74,10 +74,14 @@ def test_advice_on_ratings_can_be_followed(
     assert advice in said
 
 
-def test_a_text_in_the_ratings_is_not_repeated() -> None:
-    said = explain_ratings("Anna Miller wrote: a lovely film")
+def test_what_could_be_a_person_s_is_not_repeated() -> None:
+    for text in ("Anna Miller wrote: a lovely film", "anna@example.org", "u3"):
+        said = explain_ratings(text, "good")
+        assert said is not None
+        assert "(found 'good'): set APP_RATINGS_SCALE" in said
+    said = explain_ratings(None)
     assert said is not None
-    assert "Anna" not in said
+    assert said.endswith("have no rating: set APP_RATINGS_RATING (now rating) to another column")
 
 
 def test_accounts_are_warned_of_by_share_and_by_identical_ratings() -> None:

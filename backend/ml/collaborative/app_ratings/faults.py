@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..ratings import NOT_APP_PREFIX
 from . import scales
 from .cleaning import NO_FILM, NO_NUMBER, NO_USER, NULL, RESERVED, film_ids, off_scale, take_apart
 
@@ -35,7 +36,8 @@ ADVICE = {
     f"nulls, or {VIEW.format('leaves these rows out')}",
     NO_USER: "have an empty user id: set APP_RATINGS_USER to the column with the users' ids, or "
     f"{VIEW.format('leaves these rows out')}",
-    RESERVED: f"have a {RESERVED} of MovieLens: {VIEW.format('puts another prefix before them')}",
+    RESERVED: f"have a user id that begins with {NOT_APP_PREFIX!r}, as MovieLens's users: "
+    f"{VIEW.format('puts another prefix before the ids')}",
 }
 """What is wrong with too many rows, by the reason that they are left out."""
 
@@ -73,29 +75,28 @@ def _explain_films(rows: pa.Table, names: AppTable) -> str:
     """Return what the film ids look like, and how they can become TMDB's."""
     texts, counts, _ = _count(rows, "movie_id")
     wrong = counts * film_ids(texts).isna().to_numpy()
-    text = texts[int(wrong.argmax())]
+    most = texts[[int(wrong.argmax())]]
+    shown = "".join(f" such as {text!r}" for text in most[_may_be_shown(most, rows)])
     kind = "ids"
     for name, pattern in KINDS.items():
         if wrong[texts.str.fullmatch(pattern)].sum() >= (1 - MAX_LEFT_OUT) * wrong.sum():
             kind = name
-    users, _ = take_apart(rows, "user_id")
-    # Where a setting is wrong, the column can have other things than films.
-    shown = len(text) <= MAX_SHOWN and "@" not in text and not (users == text).any()
     return (
-        f"have no TMDB id: expected positive integers, found {kind}"
-        f"{f' such as {text!r}' if shown else ''}; set APP_RATINGS_MOVIE (now {names.movie}) to "
-        f"the column with TMDB ids, or {VIEW.format('maps them to TMDB ids')}"
+        f"have no TMDB id: expected positive integers, found {kind}{shown}; set APP_RATINGS_MOVIE "
+        f"(now {names.movie}) to the column with them, or {VIEW.format('maps these to TMDB ids')}"
     )
 
 
 def _explain_ratings(rows: pa.Table, scale: str, names: AppTable) -> str:
     """Return what the ratings look like, and how they can become stars."""
     texts, counts, nulls = _count(rows, "rating")
+    if texts.empty:
+        return f"have no rating: set APP_RATINGS_RATING (now {names.rating}) to another column"
     given = scales.ratings_of(texts, scale)
     invalid = texts[~scales.are_on(given, scale)]
-    often = sorted(invalid.index, key=lambda place: (-counts[place], texts[place]))
-    shown = [repr(texts[place]) for place in often if len(texts[place]) <= MAX_SHOWN][:3]
-    found = ", ".join([*shown, *(["null"] if nulls else [])])
+    shown = invalid[_may_be_shown(invalid, rows)]
+    often = sorted(shown.index, key=lambda place: (-counts[place], texts[place]))[:3]
+    found = ", ".join([*(repr(texts[place]) for place in often), *(["null"] if nulls else [])])
     said = f"are outside the scale {scale}{f' (found {found})' if found else ''}: "
     view = VIEW.format(f"leaves out nulls (where {names.rating} is not null)") if nulls else ""
     fits = _fitting_scale(texts, counts, scale)
@@ -115,6 +116,16 @@ def _explain_ratings(rows: pa.Table, scale: str, names: AppTable) -> str:
         )
     declare = f"set APP_RATINGS_SCALE to {fits}" if fits != scale else ""
     return said + ", and ".join(filter(None, (declare, view)))
+
+
+def _may_be_shown(texts: pd.Series, rows: pa.Table) -> pd.Series:
+    """Return for each film or rating whether it can be in a message, boolean.
+
+    Where a setting is wrong, its column can have users' ids, addresses or what they wrote.
+    """
+    users, _ = take_apart(rows, "user_id")
+    is_short = texts.str.len() <= MAX_SHOWN
+    return is_short & ~texts.str.contains("@", regex=False) & ~texts.isin(users)
 
 
 def _fitting_scale(texts: pd.Series, counts: np.ndarray, scale: str) -> str | None:
@@ -151,12 +162,13 @@ def find_heavy_accounts(table: pd.DataFrame) -> Iterator[str]:
             f"{who} {large.sum() / total:.0%} of the app's ratings ({large.sum():,} of {total:,}); "
             "if it is a test or an import, leave it out by a view, see docs/app-database.md"
         )
-    values, value = np.unique(table["rating"].to_numpy(), return_inverse=True)
-    identical = np.bincount(user * len(values) + value)
-    most = int(identical.max())
+    many = counts[user] > MAX_IDENTICAL
+    values, value = np.unique(table["rating"].to_numpy()[many], return_inverse=True)
+    pairs, sizes = np.unique(user[many] * len(values) + value, return_counts=True)
+    most = int(sizes.max(initial=0))
     if most > MAX_IDENTICAL:
+        stars = values[pairs[sizes.argmax()] % len(values)]
         yield (
-            f"one account has {most:,} ratings of {values[identical.argmax() % len(values)]:g} "
-            f"stars, {most / total:.0%} of the app's ratings; if no person gave them, leave it "
-            "out by a view, see docs/app-database.md"
+            f"one account has {most:,} ratings of {stars:g} stars, {most / total:.0%} of the app's "
+            "ratings; if no person gave them, leave it out by a view, see docs/app-database.md"
         )
