@@ -137,7 +137,7 @@ def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, mode
 # rollback
 
 
-def test_going_back_skips_what_was_gone_back_from_before(ask: Run, models: Path) -> None:
+def test_rolling_back_skips_what_was_rolled_back_before(ask: Run, models: Path) -> None:
     first, second = build(models), build(models)
     done = ask("rollback")
     assert (done.returncode, done.stderr) == (0, "")
@@ -461,7 +461,7 @@ def test_a_damaged_live_release_is_built_again(ask: Run, models: Path, damaged: 
     assert ReleaseStore(models).live_folder().name > built
 
 
-def test_what_was_gone_back_from_is_not_built_again(ask: Run, models: Path) -> None:
+def test_what_was_rolled_back_is_not_built_again(ask: Run, models: Path) -> None:
     first = build(models)
     second = build(models, *SAMPLE, "--seed", "1")
     go_back(ask)
@@ -511,7 +511,7 @@ def test_a_pointer_that_leads_nowhere_is_shown_and_repaired(ask: Run, models: Pa
     assert ask("rollback", first).returncode == 0
 
 
-def test_going_back_stays_with_real_ratings(ask: Run, models: Path) -> None:
+def test_rolling_back_stays_with_real_ratings(ask: Run, models: Path) -> None:
     """A model of the sample is never what a real one is replaced by, unless it is asked for."""
     sample = build(models)
     table = make_ratings(["ml_1", "ml_1", "ml_2"], [11, 12, 11], [4, 3, 5])
