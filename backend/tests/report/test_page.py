@@ -128,7 +128,7 @@ def test_the_reports_numbers_are_those_of_the_real_data(
         1000,
     )
     assert facts["ratings SHA-256"] == table_hash(real_ratings)
-    assert 0.91 < facts["RMSE held out"] < 0.95
+    assert 0.84 < facts["RMSE held out"] < 0.89  # of the Bayesian model
     assert "1 of the catalog's films: the model knows nothing of them. TMDB 27205" in text
     assert "17 films of ml-100k have no TMDB id" in text
     assert "Star Wars (1977) 583" in text
