@@ -1,0 +1,196 @@
+"""Training of the ranking: which films a user comes to see, from the ratings the stars are from."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ..errors import GateError
+from ..progress import progress_bar
+from .loops.als import compiled_pairs, compiled_solve
+from .ranking_scores import LIKED, LIKED_TARGET, REG, SEEN_TARGET, Ranking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from ..trainset import ArrayTrainset, Rows
+
+FACTORS, ALTERNATIONS = 64, 8
+SPREAD = 0.1
+"""Of the vectors' lengths at the start."""
+DENSITY_WEIGHT, LOWEST_WEIGHT = 6.0, 0.01
+"""The weight of what was not rated is so many times the density of the table, at least and 1 at
+most: with a fixed weight sparse tables are ranked far worse."""
+HEAD_FILMS = 2000
+HEAD_REG = 300.0
+HALF_STARS_FROM = 0.1
+"""Share of ratings with half a star from which on the scale counts as one of half stars."""
+LEAF = 128
+"""Rows up to which a matrix is inverted in one piece."""
+WORK = 500_000
+"""Ratings, or so, that a thread takes at once."""
+ROW_WORK = 50
+"""A row's solve takes as long as adding so many ratings to its matrix does."""
+
+
+def fit_ranking(trainset: ArrayTrainset, seed: int) -> Ranking:
+    """Train the ranking over all films of a trainset; see `ranking_scores` for the model.
+
+    Graded iALS minimises, over the vectors p of users and q of films, with targets t of ratings,
+    the sum over ratings of (t - p.q)^2, plus weight times the sum over all users and films of
+    (p.q)^2, plus REG times the squared lengths, each as often as its row has ratings and weighted
+    others (Rendle et al. 2021). EASE's weights are -P / diag(P) by columns, with a zero diagonal,
+    P being the inverse of Y'Y + 300 I and Y the targets of the most rated films (Steck 2019).
+
+    Besides the trainset and its rows by user and by item it takes 256 bytes for each user and
+    film, 12 for each rating while the cold list is made, and up to 130 MiB for EASE.
+
+    Args:
+        trainset: at least one rating.
+        seed: of the vectors at the start; the same seed gives the same ranking, on any number of
+            cores.
+
+    Raises:
+        InputError: see `ArrayTrainset.check`.
+        GateError: the vectors are not finite.
+    """
+    trainset.check()
+    density = trainset.n_ratings / (trainset.n_users * trainset.n_items)
+    weight = float(np.clip(DENSITY_WEIGHT * density, LOWEST_WEIGHT, 1))
+    threads = joblib.cpu_count()
+    with (
+        threadpool_limits(1),  # BLAS's threads would move sums in the last digits
+        progress_bar("ranking", " ratings", 2 * ALTERNATIONS * trainset.n_ratings) as bar,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        try:
+            head = _most_rated(trainset)
+            ease = pool.submit(_fit_ease, trainset, head)
+            users, q = _fit_ials(trainset, weight, seed, pool, bar.update)
+            weights = ease.result()
+        except BaseException:  # Ctrl-C above all: what is queued is not waited for
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        gram = q.T @ q.astype(np.float64)
+        mean = users.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if not (np.isfinite(q).all() and np.isfinite(mean).all() and np.isfinite(weights).all()):
+        raise GateError("training the ranking diverged. Nothing was published; check the ratings")
+    ratings = trainset.by_user.ratings
+    of_halves = np.count_nonzero(ratings % 1) > HALF_STARS_FROM * len(ratings)
+    return Ranking(
+        q=q,
+        gram=gram,
+        mean_vector=mean,
+        head=head,
+        weights=weights,
+        cold=_cold_list(trainset),
+        unseen_weight=weight,
+        trained_films=trainset.n_items,
+        threshold=LIKED - (0.25 if of_halves else 0.5),
+    )
+
+
+def _fit_ials(
+    trainset: ArrayTrainset,
+    weight: float,
+    seed: int,
+    pool: ThreadPoolExecutor,
+    update: Callable[[int], Any],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Vectors of users and films, (users, FACTORS) and (films, FACTORS)."""
+    rng = np.random.default_rng(seed)
+    users = np.empty((trainset.n_users, FACTORS), dtype=np.float32)
+    films = rng.normal(0, SPREAD / FACTORS**0.5, (trainset.n_items, FACTORS)).astype(np.float32)
+    solve = compiled_solve(trainset.by_user.ratings.dtype.name)
+    targets = np.array([SEEN_TARGET, LIKED_TARGET], dtype=np.float32)
+
+    def solve_side(
+        rows: Rows, mine: NDArray[np.float32], theirs: NDArray[np.float32]
+    ) -> None:
+        gram = np.float32(weight) * (theirs.T @ theirs)
+        reg_all = REG * weight * len(theirs)
+
+        def solve_part(part: tuple[int, int]) -> None:
+            scratch = np.empty((FACTORS, FACTORS), dtype=np.float32)
+            solve(*part, *rows, LIKED, targets, gram, REG, reg_all, theirs, mine, scratch)
+            update(int(rows.starts[part[1]] - rows.starts[part[0]]))
+
+        list(pool.map(solve_part, _parts(rows)))
+
+    for _ in range(ALTERNATIONS):
+        solve_side(trainset.by_user, users, films)
+        solve_side(trainset.by_item, films, users)
+    return users, films
+
+
+def _parts(rows: Rows) -> Iterator[tuple[int, int]]:
+    """First row and the row after the last, of as much work each."""
+    count = len(rows.starts) - 1
+    work = rows.starts + ROW_WORK * np.arange(count + 1)
+    pieces = max(8, int(work[-1]) // WORK)
+    cuts = np.searchsorted(work, work[-1] * np.arange(pieces + 1) // pieces)
+    cuts[-1] = count
+    for first, last in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        if last > first:
+            yield first, last
+
+
+def _most_rated(trainset: ArrayTrainset) -> NDArray[np.int32]:
+    """The HEAD_FILMS most rated films, of equals those with the lower inner id; ascending."""
+    counts = np.diff(trainset.by_item.starts)
+    return np.sort(np.argsort(-counts, kind="stable")[:HEAD_FILMS]).astype(np.int32)
+
+
+def _fit_ease(trainset: ArrayTrainset, head: NDArray[np.int32]) -> NDArray[np.float16]:
+    """EASE's weights of the head films, (k, k)."""
+    size = len(head)
+    places = np.full(trainset.n_items, -1, dtype=np.int32)
+    places[head] = np.arange(size, dtype=np.int32)
+    targets = np.array([SEEN_TARGET, LIKED_TARGET])
+    sums = np.zeros((size, size))  # of sixteenths, far below 2**53: exact
+    add_pairs = compiled_pairs(trainset.by_user.ratings.dtype.name)
+    add_pairs(
+        0, size, *trainset.by_item, *trainset.by_user, LIKED, targets, head, places, sums
+    )
+    sums.flat[:: size + 1] += HEAD_REG
+    invert(sums)
+    diagonal = sums.diagonal().copy()
+    sums /= -diagonal
+    np.fill_diagonal(sums, 0)
+    return sums.astype(np.float16)
+
+
+def invert(matrix: NDArray[np.float64]) -> None:
+    """Put the inverse of a symmetric positive definite matrix in its place, by halves.
+
+    With A, B, D the blocks, W = A^-1 B and S = D - B'W, the inverse's are A^-1 + W S^-1 W',
+    -W S^-1 and S^-1. It is products all over, half the time of `np.linalg.inv`.
+    """
+    if len(matrix) <= LEAF:
+        matrix[...] = np.linalg.inv(matrix)
+        return
+    half = len(matrix) // 2
+    a, b, d = matrix[:half, :half], matrix[:half, half:], matrix[half:, half:]
+    invert(a)
+    w = a @ b
+    d -= b.T @ w
+    invert(d)
+    np.matmul(w, d, out=b)
+    a += b @ w.T
+    np.negative(b, out=b)
+    matrix[half:, :half] = b.T
+
+
+def _cold_list(trainset: ArrayTrainset) -> NDArray[np.float32]:
+    """Of each film, the sum over users who like it of one over the root of their ratings."""
+    rows = trainset.by_user
+    counts = np.diff(rows.starts)
+    weights = np.repeat((1 / np.sqrt(np.maximum(counts, 1))).astype(np.float32), counts)
+    weights[rows.ratings < LIKED] = 0
+    return np.bincount(rows.others, weights, trainset.n_items).astype(np.float32)
