@@ -31,6 +31,7 @@ HEAD_FILMS = 2000
 HEAD_REG = 300.0
 HALF_STARS_FROM = 0.1
 """Share of ratings with half a star from which on the scale counts as one of half stars."""
+INT16_MAX = 32767
 LEAF = 128
 """Rows up to which a matrix is inverted in one piece."""
 WORK = 500_000
@@ -73,13 +74,14 @@ def fit_ranking(trainset: ArrayTrainset, seed: int) -> Ranking:
             head = _most_rated(trainset)
             ease = pool.submit(_fit_ease, trainset, head)
             users, q = _fit_ials(trainset, weight, seed, pool, bar.update)
-            weights = ease.result()
+            weights, step = ease.result()
         except BaseException:  # Ctrl-C above all: what is queued is not waited for
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        gram = q.T @ q.astype(np.float64)
+        exact = q.astype(np.float64)
+        gram = exact.T @ exact
         mean = users.mean(axis=0, dtype=np.float64).astype(np.float32)
-    if not (np.isfinite(q).all() and np.isfinite(mean).all() and np.isfinite(weights).all()):
+    if not (np.isfinite(q).all() and np.isfinite(mean).all() and np.isfinite(step)):
         raise GateError("training the ranking diverged. Nothing was published; check the ratings")
     ratings = trainset.by_user.ratings
     of_halves = np.count_nonzero(ratings % 1) > HALF_STARS_FROM * len(ratings)
@@ -89,6 +91,7 @@ def fit_ranking(trainset: ArrayTrainset, seed: int) -> Ranking:
         mean_vector=mean,
         head=head,
         weights=weights,
+        weight_step=step,
         cold=_cold_list(trainset),
         unseen_weight=weight,
         trained_films=trainset.n_items,
@@ -110,16 +113,14 @@ def _fit_ials(
     solve = compiled_solve(trainset.by_user.ratings.dtype.name)
     targets = np.array([SEEN_TARGET, LIKED_TARGET], dtype=np.float32)
 
-    def solve_side(
-        rows: Rows, mine: NDArray[np.float32], theirs: NDArray[np.float32]
-    ) -> None:
+    def solve_side(rows: Rows, mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
         gram = np.float32(weight) * (theirs.T @ theirs)
         reg_all = REG * weight * len(theirs)
 
         def solve_part(part: tuple[int, int]) -> None:
             scratch = np.empty((FACTORS, FACTORS), dtype=np.float32)
-            solve(*part, *rows, LIKED, targets, gram, REG, reg_all, theirs, mine, scratch)
-            update(int(rows.starts[part[1]] - rows.starts[part[0]]))
+            ratings = solve(*part, *rows, LIKED, targets, gram, REG, reg_all, theirs, mine, scratch)
+            update(int(ratings))
 
         list(pool.map(solve_part, _parts(rows)))
 
@@ -147,23 +148,22 @@ def _most_rated(trainset: ArrayTrainset) -> NDArray[np.int32]:
     return np.sort(np.argsort(-counts, kind="stable")[:HEAD_FILMS]).astype(np.int32)
 
 
-def _fit_ease(trainset: ArrayTrainset, head: NDArray[np.int32]) -> NDArray[np.float16]:
-    """EASE's weights of the head films, (k, k)."""
+def _fit_ease(trainset: ArrayTrainset, head: NDArray[np.int32]) -> tuple[NDArray[np.int16], float]:
+    """EASE's weights of the head films in steps, (k, k), and the step."""
     size = len(head)
     places = np.full(trainset.n_items, -1, dtype=np.int32)
     places[head] = np.arange(size, dtype=np.int32)
     targets = np.array([SEEN_TARGET, LIKED_TARGET])
-    sums = np.zeros((size, size))  # of sixteenths, far below 2**53: exact
+    weights = np.zeros((size, size))  # sums of sixteenths: exact
     add_pairs = compiled_pairs(trainset.by_user.ratings.dtype.name)
-    add_pairs(
-        0, size, *trainset.by_item, *trainset.by_user, LIKED, targets, head, places, sums
-    )
-    sums.flat[:: size + 1] += HEAD_REG
-    invert(sums)
-    diagonal = sums.diagonal().copy()
-    sums /= -diagonal
-    np.fill_diagonal(sums, 0)
-    return sums.astype(np.float16)
+    add_pairs(0, size, *trainset.by_item, *trainset.by_user, LIKED, targets, head, places, weights)
+    weights.flat[:: size + 1] += HEAD_REG
+    invert(weights)
+    weights /= -weights.diagonal()
+    np.fill_diagonal(weights, 0)
+    step = max(float(weights.max()), -float(weights.min())) / INT16_MAX or 1.0
+    weights /= step
+    return np.rint(weights, out=weights).astype(np.int16), step
 
 
 def invert(matrix: NDArray[np.float64]) -> None:

@@ -36,10 +36,9 @@ def solve_rows(
         a: scratch, float32 (factors, factors); its content does not matter.
 
     Returns:
-        How many of the rows have no solution, their matrix not being positive definite.
+        The number of their ratings.
     """
     factors = mine.shape[1]
-    failed = 0.0
     for row in range(first, last):
         start, end = starts[row], starts[row + 1]
         p = mine[row]
@@ -86,8 +85,6 @@ def solve_rows(
                 x0 = u0[0]
                 for g in range(factors - f):
                     a_f[g] -= x0 * u0[g]
-            if not a_f[0] > 0:
-                failed += 1
             root = a_f[0] ** 0.5
             for g in range(factors - f):
                 a_f[g] /= root
@@ -102,7 +99,7 @@ def solve_rows(
             for g in range(1, factors - f):
                 total -= a_f[g] * p_f[g]
             p_f[0] = total / a_f[0]
-    return failed
+    return 1.0 * (starts[last] - starts[first])
 
 
 def compiled_solve(ratings_type: str) -> Callable[..., float]:
