@@ -13,12 +13,7 @@ from helpers import BACKEND
 from threadpoolctl import threadpool_limits
 
 from ml.collaborative.algorithms import ranking_scores
-from ml.collaborative.algorithms.loops.als import (
-    add_pairs,
-    compiled_pairs,
-    compiled_solve,
-    solve_rows,
-)
+from ml.collaborative.algorithms.loops.als import compiled_solve, solve_rows
 from ml.collaborative.algorithms.ranking import fit_ranking, invert
 from ml.collaborative.algorithms.ranking_scores import (
     Ranking,
@@ -81,24 +76,6 @@ def test_a_row_solves_its_normal_equations(run: object, trainset: ArrayTrainset)
     assert (users[[0, *range(9, len(users))]] == 9).all()
 
 
-@pytest.mark.parametrize("run", [add_pairs, compiled_pairs("float32")])
-def test_pairs_of_films_are_summed_over_the_users_of_both(
-    run: object, trainset: ArrayTrainset
-) -> None:
-    films = np.array([2, 0, 7], dtype=np.int32)
-    places = np.full(trainset.n_items, -1, dtype=np.int32)
-    places[films] = [0, 1, 2]
-    sums = np.zeros((3, 3))
-    sides = [
-        (starts, others, ratings.astype(np.float32))
-        for starts, others, ratings in (trainset.by_item, trainset.by_user)
-    ]
-    run(1, 3, *sides[0], *sides[1], 4.0, np.array([0.75, 1.0]), films, places, sums)
-    table = targets_table(trainset)[:, films]
-    np.testing.assert_array_equal(sums[1:], (table.T @ table)[1:])
-    assert not sums[0].any()
-
-
 def test_an_inverse_by_halves_is_the_inverse() -> None:
     rng = np.random.default_rng(0)
     half = rng.normal(size=(301, 301))
@@ -145,7 +122,8 @@ def rated_by(trainset: ArrayTrainset, user: int) -> tuple[np.ndarray, np.ndarray
 def test_the_head_is_ease_on_the_most_rated_films(
     trainset: ArrayTrainset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml.collaborative.algorithms.ranking.HEAD_FILMS", 50)
+    for name, value in (("HEAD_FILMS", 50), ("USERS_AT_ONCE", 7)):
+        monkeypatch.setattr(f"ml.collaborative.algorithms.ranking.{name}", value)
     ranking = fit_ranking(trainset, 0)
     counts = np.diff(trainset.by_item.starts)
     ordered = sorted(range(len(counts)), key=lambda film: (-counts[film], film))

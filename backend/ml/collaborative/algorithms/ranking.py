@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import GateError
 from ..progress import progress_bar
-from .loops.als import compiled_pairs, compiled_solve
+from .loops.als import compiled_solve
 from .ranking_scores import LIKED, LIKED_TARGET, REG, SEEN_TARGET, Ranking
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ HEAD_REG = 300.0
 HALF_STARS_FROM = 0.1
 """Share of ratings with half a star from which on the scale counts as one of half stars."""
 INT16_MAX = 32767
+USERS_AT_ONCE = 2048
+"""In a block of users by head films, 16 MiB."""
 LEAF = 128
 """Rows up to which a matrix is inverted in one piece."""
 WORK = 500_000
@@ -151,12 +153,19 @@ def _most_rated(trainset: ArrayTrainset) -> NDArray[np.int32]:
 def _fit_ease(trainset: ArrayTrainset, head: NDArray[np.int32]) -> tuple[NDArray[np.int16], float]:
     """EASE's weights of the head films in steps, (k, k), and the step."""
     size = len(head)
-    places = np.full(trainset.n_items, -1, dtype=np.int32)
-    places[head] = np.arange(size, dtype=np.int32)
-    targets = np.array([SEEN_TARGET, LIKED_TARGET])
-    weights = np.zeros((size, size))  # sums of sixteenths: exact
-    add_pairs = compiled_pairs(trainset.by_user.ratings.dtype.name)
-    add_pairs(0, size, *trainset.by_item, *trainset.by_user, LIKED, targets, head, places, weights)
+    places = np.full(trainset.n_items, -1, dtype=np.intp)
+    places[head] = np.arange(size)
+    starts, films, ratings = trainset.by_user
+    weights = np.zeros((size, size))
+    for first in range(0, trainset.n_users, USERS_AT_ONCE):
+        bounds = starts[first : first + USERS_AT_ONCE + 1]
+        row = slice(bounds[0], bounds[-1])
+        users, columns = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)), places[films[row]]
+        targets = np.where(ratings[row] >= LIKED, LIKED_TARGET, SEEN_TARGET)
+        known = columns >= 0
+        block = np.zeros((len(bounds) - 1, size), dtype=np.float32)
+        block[users[known], columns[known]] = targets[known]
+        weights += block.T @ block  # sums of a few thousand sixteenths: exact in float32
     weights.flat[:: size + 1] += HEAD_REG
     invert(weights)
     weights /= -weights.diagonal()

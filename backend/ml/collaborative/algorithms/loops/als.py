@@ -1,4 +1,4 @@
-"""The inner loops of the ranking's training, compiled for this machine."""
+"""The inner loop of alternating least squares, compiled for this machine."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def solve_rows(
             for g in range(1, factors - f):
                 total -= a_f[g] * p_f[g]
             p_f[0] = total / a_f[0]
-    return 1.0 * (starts[last] - starts[first])
+    return float(starts[last] - starts[first])
 
 
 def compiled_solve(ratings_type: str) -> Callable[..., float]:
@@ -110,53 +110,4 @@ def compiled_solve(ratings_type: str) -> Callable[..., float]:
         solve_rows, whole, whole, Argument("int64", 1), Argument("int32", 1),
         Argument(ratings_type, 1), number, Argument("float32", 1), matrix, number, number,
         matrix, changed, changed,
-    )  # fmt: skip
-
-
-def add_pairs(
-    first: int, last: int, starts: Any, raters: Any, ratings: Any, user_starts: Any, items: Any,
-    user_ratings: Any, liked: float, targets: Any, films: Any, places: Any, sums: Any,
-) -> float:  # fmt: skip
-    """Sum the products of two films' targets over the users who rated both: rows of Y'Y.
-
-    Args:
-        first: the first row of `sums` to fill.
-        last: the row after the last.
-        starts: of each film's ratings, int64 (items + 1,).
-        raters: inner user id of each rating, by film, int32 (n,).
-        ratings: in stars, by film, float32 or float64 (n,).
-        user_starts: of each user's ratings, int64 (users + 1,).
-        items: inner film id of each rating, by user, int32 (n,).
-        user_ratings: in stars, by user, of the dtype of `ratings`, (n,).
-        liked: stars from which on a rating has the second target, below it the first.
-        targets: float64 (2,).
-        films: inner film id of each row and column, int32 (k,).
-        places: row and column of each film, below zero of one that has none, int32 (items,).
-        sums: float64 (k, k), zero; its rows `first` to `last` are changed in place.
-
-    Returns:
-        The number of products.
-    """
-    count = 0.0
-    for row in range(first, last):
-        film = films[row]
-        total = sums[row]
-        for n in range(starts[film], starts[film + 1]):
-            mine = targets[int(ratings[n] >= liked)]
-            user = raters[n]
-            for m in range(user_starts[user], user_starts[user + 1]):
-                column = places[items[m]]
-                if column >= 0:
-                    total[column] += mine * targets[int(user_ratings[m] >= liked)]
-            count += user_starts[user + 1] - user_starts[user]
-    return count
-
-
-def compiled_pairs(ratings_type: str) -> Callable[..., float]:
-    """`add_pairs`, compiled for ratings of this dtype; see `jit.compiled`."""
-    whole, number, ids = Argument("int64"), Argument("float64"), Argument("int32", 1)
-    rows = Argument("int64", 1), ids, Argument(ratings_type, 1)
-    return compiled(
-        add_pairs, whole, whole, *rows, *rows, number, Argument("float64", 1), ids, ids,
-        Argument("float64", 2, changed=True),
     )  # fmt: skip
