@@ -60,11 +60,12 @@ def test_a_row_solves_its_normal_equations(run: object, trainset: ArrayTrainset)
     films = rng.normal(size=(trainset.n_items, 5)).astype(np.float32)
     users = np.full((trainset.n_users, 5), 9, dtype=np.float32)
     gram = 0.1 * films.T @ films
-    levels, scratch = np.array([0.75, 1], dtype=np.float32), np.full((5, 5), np.nan, np.float32)
+    levels = np.array([0.75, 1], dtype=np.float32)
+    scratch = [np.full((rows, 5), np.nan, dtype=np.float32) for rows in (5, 5, 8)]
     starts, others, ratings = trainset.by_user
     rows = starts, others, ratings.astype(np.float32)
     assert (
-        run(1, 9, *rows, 4.0, levels, gram, 0.1, 2.0, films, users, scratch)
+        run(1, 9, *rows, 4.0, levels, gram, 0.1, 2.0, films, users, *scratch)
         == starts[9] - starts[1]
     )
     for user in range(1, 9):

@@ -120,8 +120,10 @@ def _fit_ials(
         reg_all = REG * weight * len(theirs)
 
         def solve_part(part: tuple[int, int]) -> None:
-            scratch = np.empty((FACTORS, FACTORS), dtype=np.float32)
-            ratings = solve(*part, *rows, LIKED, targets, gram, REG, reg_all, theirs, mine, scratch)
+            a, u, eight = (np.empty((n, FACTORS), np.float32) for n in (FACTORS, FACTORS, 8))
+            ratings = solve(
+                *part, *rows, LIKED, targets, gram, REG, reg_all, theirs, mine, a, u, eight
+            )
             update(int(ratings))
 
         list(pool.map(solve_part, _parts(rows)))

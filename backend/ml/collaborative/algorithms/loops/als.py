@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def solve_rows(
     first: int, last: int, starts: Any, others: Any, ratings: Any, liked: float, targets: Any,
-    gram: Any, reg: float, reg_all: float, theirs: Any, mine: Any, a: Any,
+    gram: Any, reg: float, reg_all: float, theirs: Any, mine: Any, a: Any, u: Any, eight: Any,
 ) -> float:  # fmt: skip
     """Solve the vectors of rows `first` to `last`, all else held still (Hu, Koren, Volinsky 2008).
 
@@ -33,7 +33,9 @@ def solve_rows(
         reg_all: regularisation of every row.
         theirs: the other side's vectors, float32 (columns, factors).
         mine: float32 (rows, factors); its rows `first` to `last` are changed in place.
-        a: scratch, float32 (factors, factors); its content does not matter.
+        a: scratch, float32 (factors, factors); the content of scratch does not matter.
+        u: scratch, float32 (factors, factors).
+        eight: scratch, float32 (8, factors).
 
     Returns:
         The number of their ratings.
@@ -41,64 +43,62 @@ def solve_rows(
     factors = mine.shape[1]
     for row in range(first, last):
         start, end = starts[row], starts[row + 1]
-        p = mine[row]
         for f in range(factors):
-            p[f] = 0
-            for g in range(factors):
+            mine[row, f] = 0
+            for g in range(f, factors):
                 a[f, g] = gram[f, g]
             a[f, f] += reg * (end - start) + reg_all
-        for n in range(start, end):
-            q = theirs[others[n]]
-            t = targets[int(ratings[n] >= liked)]
+        # Eight ratings are added at once, and rows of the matrix are slices from the diagonal on:
+        # what is written so is compiled to vector instructions that wait least for the memory.
+        for n in range(start, end, 8):
+            for k in range(8):
+                if n + k < end:
+                    other, target = others[n + k], targets[int(ratings[n + k] >= liked)]
+                    for f in range(factors):
+                        eight[k, f] = theirs[other, f]
+                        mine[row, f] += target * theirs[other, f]
+                else:
+                    for f in range(factors):
+                        eight[k, f] = 0
             for f in range(factors):
-                p[f] += t * q[f]
-        # Rows of the matrix are slices from the diagonal on, four ratings are added at once: what
-        # is written so is compiled to vector instructions that wait least for the memory.
-        fours = start + (end - start) // 4 * 4
-        for n in range(start, fours, 4):
-            i0, i1, i2, i3 = others[n], others[n + 1], others[n + 2], others[n + 3]
-            for f in range(factors):
-                q0, q1, q2, q3 = theirs[i0, f:], theirs[i1, f:], theirs[i2, f:], theirs[i3, f:]
+                q0, q1, q2, q3 = eight[0, f:], eight[1, f:], eight[2, f:], eight[3, f:]
+                q4, q5, q6, q7 = eight[4, f:], eight[5, f:], eight[6, f:], eight[7, f:]
                 x0, x1, x2, x3 = q0[0], q1[0], q2[0], q3[0]
+                x4, x5, x6, x7 = q4[0], q5[0], q6[0], q7[0]
                 a_f = a[f, f:]
                 for g in range(factors - f):
-                    a_f[g] += x0 * q0[g] + x1 * q1[g] + x2 * q2[g] + x3 * q3[g]
-        for n in range(fours, end):
-            i0 = others[n]
-            for f in range(factors):
-                q0 = theirs[i0, f:]
-                x0 = q0[0]
-                a_f = a[f, f:]
-                for g in range(factors - f):
-                    a_f[g] += x0 * q0[g]
-        # Row after row of U, in the place of the matrix; and z of U'z = Q't, in the place of p.
+                    a_f[g] += (
+                        x0 * q0[g] + x1 * q1[g] + x2 * q2[g] + x3 * q3[g]
+                        + x4 * q4[g] + x5 * q5[g] + x6 * q6[g] + x7 * q7[g]
+                    )  # fmt: skip
+        # Row after row of U; and z of U'z = Q't, in the place of p.
         for f in range(factors):
-            a_f = a[f, f:]
+            a_f, u_f = a[f, f:], u[f, f:]
             fours = f // 4 * 4
             for h in range(0, fours, 4):
-                u0, u1, u2, u3 = a[h, f:], a[h + 1, f:], a[h + 2, f:], a[h + 3, f:]
+                u0, u1, u2, u3 = u[h, f:], u[h + 1, f:], u[h + 2, f:], u[h + 3, f:]
                 x0, x1, x2, x3 = u0[0], u1[0], u2[0], u3[0]
                 for g in range(factors - f):
                     a_f[g] -= x0 * u0[g] + x1 * u1[g] + x2 * u2[g] + x3 * u3[g]
             for h in range(fours, f):
-                u0 = a[h, f:]
+                u0 = u[h, f:]
                 x0 = u0[0]
                 for g in range(factors - f):
                     a_f[g] -= x0 * u0[g]
             root = a_f[0] ** 0.5
-            for g in range(factors - f):
-                a_f[g] /= root
-            p[f] /= root
-            p_f = p[f:]
+            p_f = mine[row, f:]
+            p_f[0] /= root
             x0 = p_f[0]
+            u_f[0] = root
             for g in range(1, factors - f):
-                p_f[g] -= x0 * a_f[g]
+                u_f[g] = a_f[g] / root
+                p_f[g] -= x0 * u_f[g]
         for f in range(factors - 1, -1, -1):  # U p = z, from the last
-            a_f, p_f = a[f, f:], p[f:]
+            u_f, p_f = u[f, f:], mine[row, f:]
             total = p_f[0]
             for g in range(1, factors - f):
-                total -= a_f[g] * p_f[g]
-            p_f[0] = total / a_f[0]
+                total -= u_f[g] * p_f[g]
+            p_f[0] = total / u_f[0]
     return float(starts[last] - starts[first])
 
 
@@ -109,5 +109,5 @@ def compiled_solve(ratings_type: str) -> Callable[..., float]:
     return compiled(
         solve_rows, whole, whole, Argument("int64", 1), Argument("int32", 1),
         Argument(ratings_type, 1), number, Argument("float32", 1), matrix, number, number,
-        matrix, changed, changed,
+        matrix, changed, changed, changed, changed, apart=True,
     )  # fmt: skip

@@ -35,13 +35,17 @@ class Argument(NamedTuple):
 
 
 @cache
-def compiled(function: Callable[..., float], *arguments: Argument) -> Callable[..., float]:
+def compiled(
+    function: Callable[..., float], *arguments: Argument, apart: bool = False
+) -> Callable[..., float]:
     """Compile a function to machine code; other threads run while it does.
 
     Args:
         function: takes numbers and arrays in C order, changes arrays in place, gives a float. It
             may use arithmetic and loops (`x**0.5` for a root), but make no array and call nothing.
         arguments: the types of its arguments, all positional.
+        apart: whether an array that is changed never shares memory with another: the code need not
+            look whether they do.
 
     Returns:
         The same, compiled. Arrays of another dtype, number of dimensions or order, or read-only
@@ -49,7 +53,7 @@ def compiled(function: Callable[..., float], *arguments: Argument) -> Callable[.
         caller's to check.
     """
     name = "_".join([function.__name__, *(kind.dtype for kind in arguments if kind.dimensions)])
-    engine = _load(function, name, arguments)
+    engine = _load(function, name, arguments, apart)
     prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2, *_flat_types(arguments))
     code = prototype(engine.get_function_address(name))
 
@@ -92,7 +96,9 @@ def _flat_array(array: Any, kind: Argument) -> list[Any]:
     return [None, None, array.size, array.itemsize, address, *array.shape, *array.strides]
 
 
-def _load(function: Callable[..., float], name: str, arguments: tuple[Argument, ...]) -> Any:
+def _load(
+    function: Callable[..., float], name: str, arguments: tuple[Argument, ...], apart: bool
+) -> Any:
     """Return the engine that has the function, from the cache where it is there and whole.
 
     It is cached beside the source, or in the user's cache folder where that is read-only; where
@@ -113,7 +119,7 @@ def _load(function: Callable[..., float], name: str, arguments: tuple[Argument, 
     ir = next(_read(folder / file for folder in folders), None)
     if ir is None:
         with _without_numbas_settings():
-            ir = _make(function, name, arguments, machine)
+            ir = _make(function, name, arguments, apart, machine)
         _write(ir, [folder / file for folder in folders])
     module = llvm.parse_assembly(ir)
     module.verify()
@@ -133,11 +139,21 @@ def _without_numbas_settings() -> Iterator[None]:
 
 
 def _make(
-    function: Callable[..., float], name: str, arguments: tuple[Argument, ...], machine: Any
+    function: Callable[..., float],
+    name: str,
+    arguments: tuple[Argument, ...],
+    apart: bool,
+    machine: Any,
 ) -> str:
     """Return the function as LLVM IR, made by numba, under a plain name and without wrappers."""
     import llvmlite.binding as llvm
     from numba import njit, types
+    from numba.core.compiler import Compiler
+
+    class Apart(Compiler):  # type: ignore[misc]
+        def define_pipelines(self) -> Any:
+            self.state.flags.noalias = True
+            return super().define_pipelines()
 
     signature = types.float64(
         *(
@@ -148,6 +164,8 @@ def _make(
         )
     )
     options: dict[str, Any] = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
+    if apart:
+        options["pipeline_class"] = Apart
     made = njit(signature, **options)(function).overloads[signature.args]
     module = llvm.parse_assembly(made.library.get_llvm_str())
     wanted = module.get_function(made.fndesc.llvm_func_name)
