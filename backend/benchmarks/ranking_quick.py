@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from ml.collaborative import datasets
 from ml.collaborative.algorithms.bayesian import fit_bayesian
 from ml.collaborative.algorithms.ranking import fit_ranking
 from ml.collaborative.algorithms.ranking_scores import LIKED, Ranking, fold_in, score_users
-from ml.collaborative.datasets import movielens
 from ml.collaborative.evaluation import metrics
 from ml.collaborative.evaluation.splits import Split, all_splits, new_users
+from ml.collaborative.top_n import top_films
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
 DRAWS = 5
@@ -97,7 +98,7 @@ def list_scores(
 
 def measure(scores: np.ndarray, held_out: HeldOut, trainset: ArrayTrainset) -> pd.DataFrame:
     """The measures of each user's list; coverage and popularity are the same in all rows."""
-    top = metrics.top_films(scores, held_out.seen)
+    top = top_films(scores, held_out.seen, metrics.TOP)
     hits = np.take_along_axis(held_out.wanted, top, axis=1) & (top >= 0)
     return pd.DataFrame(
         {
@@ -125,9 +126,9 @@ def fit_stars(trainset: ArrayTrainset, file: Path | None) -> Stars:
 
 def named_splits(dataset: str, data_dir: Path) -> tuple[pd.DataFrame, dict[str, list[Split]]]:
     """The ratings, and the ways to hold some out."""
-    mapped = movielens.load(dataset, data_dir, None)
+    mapped = datasets.load(dataset, data_dir, None)
     if dataset == "ml-100k":
-        movielens.fetch_splits(data_dir)
+        datasets.fetch_splits(data_dir)
     table = mapped.ratings
     splits = all_splits(mapped, table, data_dir, SEED)
     for name in ("new users", "ua and ub"):

@@ -30,6 +30,7 @@ from ml.collaborative.errors import InputError
 from ml.collaborative.evaluation import metrics
 from ml.collaborative.evaluation.splits import k_folds, new_users
 from ml.collaborative.ratings import make_ratings
+from ml.collaborative.top_n import top_films
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
 ARRAYS = ("q", "gram", "mean_vector", "head", "weights", "cold")
@@ -288,7 +289,7 @@ def mean_ndcg(table: pd.DataFrame, train: np.ndarray, test: np.ndarray) -> tuple
     most_liked = np.bincount(films, ratings >= metrics.LIKED, trainset.n_items)
     found = []
     for scores in (score_users(ranking, folded, stars), np.tile(most_liked, (len(users), 1))):
-        top = metrics.top_films(scores, seen)
+        top = top_films(scores, seen, metrics.TOP)
         hits = np.take_along_axis(wanted, top, axis=1)
         found.append(float(metrics.ndcg(hits, np.bincount(people)).mean()))
     return found[0], found[1]
