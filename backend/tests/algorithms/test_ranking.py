@@ -258,6 +258,15 @@ def test_contributions_add_up_to_the_exposure(trainset: ArrayTrainset, ranking: 
     assert checked > 50
 
 
+def test_similar_films_are_near_in_the_vectors(ranking: Ranking) -> None:
+    found = ranking_scores.similar(ranking, 5)
+    q = ranking.q.astype(np.float64)
+    lengths = np.linalg.norm(q, axis=1)
+    np.testing.assert_allclose(found, q @ q[5] / lengths / lengths[5], atol=1e-5)
+    assert found.argmax() == 5
+    assert np.abs(found).max() <= 1
+
+
 def test_scores_need_numpy_alone() -> None:
     code = (
         "import sys, ml.collaborative.algorithms.ranking_scores as _; "

@@ -108,7 +108,7 @@ def _fit_ials(
     pool: ThreadPoolExecutor,
     update: Callable[[int], Any],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Vectors of users and films, (users, FACTORS) and (films, FACTORS)."""
+    """Return the vectors of users and films, (users, FACTORS) and (films, FACTORS)."""
     rng = np.random.default_rng(seed)
     users = np.empty((trainset.n_users, FACTORS), dtype=np.float32)
     films = rng.normal(0, SPREAD / FACTORS**0.5, (trainset.n_items, FACTORS)).astype(np.float32)
@@ -126,7 +126,7 @@ def _fit_ials(
             )
             update(int(ratings))
 
-        list(pool.map(solve_part, _parts(rows)))
+        list(pool.map(solve_part, _pieces(rows)))
 
     for _ in range(ALTERNATIONS):
         solve_side(trainset.by_user, users, films)
@@ -134,8 +134,8 @@ def _fit_ials(
     return users, films
 
 
-def _parts(rows: Rows) -> Iterator[tuple[int, int]]:
-    """First row and the row after the last, of as much work each."""
+def _pieces(rows: Rows) -> Iterator[tuple[int, int]]:
+    """Return first rows and the rows after the last, of as much work each."""
     count = len(rows.starts) - 1
     work = rows.starts + ROW_WORK * np.arange(count + 1)
     pieces = max(8, int(work[-1]) // WORK)
@@ -147,13 +147,13 @@ def _parts(rows: Rows) -> Iterator[tuple[int, int]]:
 
 
 def _most_rated(trainset: ArrayTrainset) -> NDArray[np.int32]:
-    """The HEAD_FILMS most rated films, of equals those with the lower inner id; ascending."""
+    """Return the HEAD_FILMS most rated films, of equals the lower inner ids; ascending."""
     counts = np.diff(trainset.by_item.starts)
     return np.sort(np.argsort(-counts, kind="stable")[:HEAD_FILMS]).astype(np.int32)
 
 
 def _fit_ease(trainset: ArrayTrainset, head: NDArray[np.int32]) -> tuple[NDArray[np.int16], float]:
-    """EASE's weights of the head films in steps, (k, k), and the step."""
+    """Return EASE's weights of the head films in steps, (k, k), and the step."""
     size = len(head)
     places = np.full(trainset.n_items, -1, dtype=np.intp)
     places[head] = np.arange(size)
@@ -199,7 +199,7 @@ def invert(matrix: NDArray[np.float64]) -> None:
 
 
 def _cold_list(trainset: ArrayTrainset) -> NDArray[np.float32]:
-    """Of each film, the sum over users who like it of one over the root of their ratings."""
+    """Return, by film, the sum over users who like it of one over the root of their ratings."""
     rows = trainset.by_user
     counts = np.diff(rows.starts)
     weights = np.repeat((1 / np.sqrt(np.maximum(counts, 1))).astype(np.float32), counts)

@@ -68,10 +68,15 @@ class Ranking:
 
     @cached_property
     def places(self) -> NDArray[np.int32]:
-        """Row and column of each film in EASE's weights, -1 where it is not there, (films,)."""
+        """Return row and column of each film in EASE's weights, -1 if it has none, (films,)."""
         places = np.full(len(self.q), -1, dtype=np.int32)
         places[self.head] = np.arange(len(self.head), dtype=np.int32)
         return places
+
+    @cached_property
+    def lengths(self) -> NDArray[np.float32]:
+        """Return the lengths of the films' vectors, (films,)."""
+        return np.asarray(np.sqrt(np.einsum("if,if->i", self.q, self.q)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +92,7 @@ class RankedUser:
 
 
 def cut(ranking: Ranking, rows: ArrayLike) -> Ranking:
-    """The ranking of some of the films, in the order given.
+    """Keep some of the films, in the order given.
 
     A user who rated kept films alone is folded in as with the whole ranking: `gram`,
     `mean_vector` and `trained_films` stay those of all films, and so do EASE's weights between
@@ -113,7 +118,7 @@ def cut(ranking: Ranking, rows: ArrayLike) -> Ranking:
 def fold_in(
     ranking: Ranking, rows: ArrayLike, stars: ArrayLike, watched: ArrayLike = ()
 ) -> RankedUser:
-    """A user from what they rated and watched, whether or not the training had them.
+    """Make a user from what they rated and watched, whether or not the training had them.
 
     With Q the films' vectors and t their targets, the user's vector p solves
     (unseen_weight gram + Q'Q + reg I) p = Q't + reg PRIOR / (PRIOR + n) mean_vector,
@@ -138,7 +143,7 @@ def fold_in(
 def _equations(
     ranking: Ranking, rows: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of a user's vector: the matrix, (factors, factors), and the prior's share of the right."""
+    """Return the matrix of a user's vector, (factors, factors), and the prior's right side."""
     q = ranking.q[rows]
     reg = REG * (len(rows) + ranking.unseen_weight * ranking.trained_films)
     matrix = ranking.unseen_weight * ranking.gram + q.T @ q
@@ -147,9 +152,9 @@ def _equations(
 
 
 def exposure(ranking: Ranking, user: RankedUser) -> NDArray[np.float32]:
-    """How likely the user is to come to see each film, (films,); of no unseen film above 1.
+    """Return how likely the user is to come to see each film, (films,).
 
-    Of a user without films it is `cold`, as it is.
+    No unseen film has more than 1. For a user without films it is `cold`, as it is.
     """
     if not len(user.rows):
         return ranking.cold
@@ -160,7 +165,7 @@ def exposure(ranking: Ranking, user: RankedUser) -> NDArray[np.float32]:
 
 
 def _parts(ranking: Ranking, user: RankedUser) -> list[tuple[NDArray[np.float32], np.float32]]:
-    """Values of all films, (films,), and what they are multiplied by: iALS's, then EASE's.
+    """Return the values of all films, (films,), and their factor: of iALS, then of EASE.
 
     EASE has no share where it says nothing for any unseen film.
     """
@@ -177,14 +182,14 @@ def _parts(ranking: Ranking, user: RankedUser) -> list[tuple[NDArray[np.float32]
 
 
 def _best_unseen(values: NDArray[np.floating], user: RankedUser) -> float:
-    """The highest value of a film that the user has not seen, `FLOOR` at least."""
+    """Return the highest value of a film that the user has not seen, at least `FLOOR`."""
     unseen = values.copy()
     unseen[user.rows] = FLOOR
     return float(unseen.max(initial=FLOOR))
 
 
 def score(ranking: Ranking, user: RankedUser, stars: NDArray[np.floating]) -> NDArray[np.float64]:
-    """What a user's list is ordered by: from 0 to 1, which their best unseen film has, (films,).
+    """Return what a list is ordered by, (films,): 0 to 1, which the best unseen film has.
 
     It does not depend on which films a list is to be made from. A film that the user has seen may
     be worth more than the best unseen one, and has 1 then.
@@ -199,7 +204,7 @@ def score(ranking: Ranking, user: RankedUser, stars: NDArray[np.floating]) -> ND
 
 
 def root_of_liked(ranking: Ranking, stars: NDArray[np.floating]) -> NDArray[np.float64]:
-    """P(liked)^(1/2) of films with these predicted stars, (films,)."""
+    """Return P(liked)^(1/2) for films with these predicted stars, (films,)."""
     odds = np.exp(-STEEPNESS * (np.asarray(stars, dtype=np.float64) - ranking.threshold))
     return np.asarray(1 / np.sqrt(1 + odds))
 
@@ -207,7 +212,7 @@ def root_of_liked(ranking: Ranking, stars: NDArray[np.floating]) -> NDArray[np.f
 def score_users(
     ranking: Ranking, users: Sequence[RankedUser], stars: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """`score` of several users, (users, films): cut many users into blocks that fit in memory.
+    """Return `score` of several users, (users, films): pass many users in blocks.
 
     Args:
         ranking: knows the films.
@@ -220,10 +225,17 @@ def score_users(
     return scores
 
 
+def similar(ranking: Ranking, film: int) -> NDArray[np.float32]:
+    """Return the cosine of each film's vector with that of one film, (films,), from -1 to 1."""
+    lengths = np.maximum(ranking.lengths * ranking.lengths[film], np.finfo(np.float32).tiny)
+    cosines: NDArray[np.float32] = ranking.q @ ranking.q[film] / lengths
+    return cosines.clip(-1, 1)
+
+
 def contributions(
     ranking: Ranking, user: RankedUser, film: int
 ) -> tuple[NDArray[np.float64], float]:
-    """What each of the user's films adds to the exposure of one film, and what the rest does.
+    """Return what each of the user's films adds to the exposure of one film.
 
     Both parts are linear in the user's targets, so the sum of all is the film's exposure: exactly,
     where neither part is below `FLOOR`. The rest is what the mean user brings.

@@ -38,7 +38,7 @@ def solve_rows(
         eight: scratch, float32 (8, factors).
 
     Returns:
-        The number of their ratings.
+        The number of ratings that were read.
     """
     factors = mine.shape[1]
     for row in range(first, last):
@@ -103,7 +103,7 @@ def solve_rows(
 
 
 def compiled_solve(ratings_type: str) -> Callable[..., float]:
-    """`solve_rows`, compiled for ratings of this dtype; see `jit.compiled`."""
+    """Return `solve_rows`, compiled for ratings of this dtype; see `jit.compiled`."""
     whole, number = Argument("int64"), Argument("float64")
     matrix, changed = Argument("float32", 2), Argument("float32", 2, changed=True)
     return compiled(
