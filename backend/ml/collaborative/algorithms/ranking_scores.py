@@ -158,37 +158,43 @@ def exposure(ranking: Ranking, user: RankedUser) -> NDArray[np.float32]:
     """
     if not len(user.rows):
         return ranking.cold
-    by_vector, by_head = _parts(ranking, user)
-    total: NDArray[np.float32] = np.maximum(by_vector[0], FLOOR) * by_vector[1]
-    total += np.maximum(by_head[0], FLOOR) * by_head[1]
+    (by_vector, of_vector), (by_head, of_head) = _parts(ranking, user)
+    total = np.maximum(by_vector, FLOOR, out=by_vector)
+    total *= of_vector
+    total += FLOOR * of_head  # of the films that EASE does not know
+    total[ranking.head] += (np.maximum(by_head, FLOOR) - FLOOR) * of_head
     return total
 
 
 def _parts(ranking: Ranking, user: RankedUser) -> list[tuple[NDArray[np.float32], np.float32]]:
-    """Return the values of all films, (films,), and their factor: of iALS, then of EASE.
+    """Return values and their factor: of iALS, (films,), and of EASE for the head films, (k,).
 
     EASE has no share where it says nothing for any unseen film.
     """
     places = ranking.places[user.rows]
     known = places >= 0
     weights = ranking.weights[places[known]].astype(np.float32)
-    by_head = np.zeros(len(ranking.q), dtype=np.float32)
-    by_head[ranking.head] = user.targets[known] @ weights * np.float32(ranking.weight_step)
-    both = ranking.q @ user.vector, by_head
-    vector_best, head_best = (_best_unseen(values, user) for values in both)
+    by_head = user.targets[known] @ weights * np.float32(ranking.weight_step)
+    by_vector = ranking.q @ user.vector
+    vector_best = _best_unseen(by_vector, user.rows)
+    head_best = _best_unseen(by_head, places[known])
     share = HEAD_SHARE * len(user.rows) / (len(user.rows) + HEAD_HALF) * (head_best > FLOOR)
-    scales = (1 - share) / vector_best, share / head_best
-    return [(values, np.float32(scale)) for values, scale in zip(both, scales, strict=True)]
+    return [
+        (by_vector, np.float32((1 - share) / vector_best)),
+        (by_head, np.float32(share / head_best)),
+    ]
 
 
-def _best_unseen(values: NDArray[np.floating], user: RankedUser) -> float:
-    """Return the highest value of a film that the user has not seen, at least `FLOOR`."""
-    unseen = values.copy()
-    unseen[user.rows] = FLOOR
-    return float(unseen.max(initial=FLOOR))
+def _best_unseen(values: NDArray[np.float32], seen: NDArray[np.integer]) -> float:
+    """Return the highest value but for those at `seen`, at least `FLOOR`."""
+    kept = values[seen]
+    values[seen] = FLOOR
+    best = float(values.max(initial=FLOOR))
+    values[seen] = kept
+    return best
 
 
-def score(ranking: Ranking, user: RankedUser, stars: NDArray[np.floating]) -> NDArray[np.float64]:
+def score(ranking: Ranking, user: RankedUser, stars: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return what a list is ordered by, (films,): 0 to 1, which the best unseen film has.
 
     It does not depend on which films a list is to be made from. A film that the user has seen may
@@ -200,13 +206,20 @@ def score(ranking: Ranking, user: RankedUser, stars: NDArray[np.floating]) -> ND
         stars: the predicted ratings of all films, not clipped to the scale, (films,).
     """
     values = exposure(ranking, user) * root_of_liked(ranking, stars)
-    return np.minimum(values / _best_unseen(values, user), 1)
+    values /= np.float32(_best_unseen(values, user.rows))
+    np.minimum(values, 1, out=values)
+    return values
 
 
-def root_of_liked(ranking: Ranking, stars: NDArray[np.floating]) -> NDArray[np.float64]:
+def root_of_liked(ranking: Ranking, stars: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return P(liked)^(1/2) for films with these predicted stars, (films,)."""
-    odds = np.exp(-STEEPNESS * (np.asarray(stars, dtype=np.float64) - ranking.threshold))
-    return np.asarray(1 / np.sqrt(1 + odds))
+    values = np.asarray(stars, dtype=np.float32) - np.float32(ranking.threshold)
+    values *= np.float32(-STEEPNESS)
+    np.exp(values, out=values)
+    values += 1
+    np.sqrt(values, out=values)
+    np.divide(1, values, out=values)
+    return values
 
 
 def score_users(
