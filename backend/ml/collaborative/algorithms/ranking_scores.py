@@ -28,6 +28,9 @@ SEEN_TARGET, LIKED_TARGET = 0.75, 1.0
 too. Other films have 0, with little weight."""
 REG = 0.015
 """Regularisation of a vector: this, times its ratings and the weighted number of the others."""
+MIN_REG_SHARE, REG_HALF = 0.35, 30.0
+"""What folding in takes of it for a user of very many ratings, and the ratings at which it is half
+way there: who rated much needs less than the training does (benchmarks/RESULTS.md)."""
 PRIOR = 10.0
 """Ratings of a user at which their vector's prior mean is half the mean user's."""
 HEAD_SHARE = 0.5
@@ -122,7 +125,7 @@ def fold_in(
 
     With Q the films' vectors and t their targets, the user's vector p solves
     (unseen_weight gram + Q'Q + reg I) p = Q't + reg PRIOR / (PRIOR + n) mean_vector,
-    where reg is REG (n + unseen_weight trained_films).
+    where reg is REG (n + unseen_weight trained_films), less for users of many ratings.
 
     Args:
         ranking: knows the films.
@@ -145,10 +148,12 @@ def _equations(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the matrix of a user's vector, (factors, factors), and the prior's right side."""
     q = ranking.q[rows]
-    reg = REG * (len(rows) + ranking.unseen_weight * ranking.trained_films)
+    count = len(rows)
+    reg = REG * (count + ranking.unseen_weight * ranking.trained_films)
+    reg *= MIN_REG_SHARE + (1 - MIN_REG_SHARE) / (1 + (count / REG_HALF) ** 2)
     matrix = ranking.unseen_weight * ranking.gram + q.T @ q
     matrix.flat[:: len(matrix) + 1] += reg
-    return matrix, ranking.mean_vector.astype(np.float64) * (reg * PRIOR / (PRIOR + len(rows)))
+    return matrix, ranking.mean_vector.astype(np.float64) * (reg * PRIOR / (PRIOR + count))
 
 
 def exposure(ranking: Ranking, user: RankedUser) -> NDArray[np.float32]:
