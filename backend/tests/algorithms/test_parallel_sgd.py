@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ml.collaborative.algorithms import svd
-from ml.collaborative.algorithms.parallel_sgd import BLOCKS, in_parallel
+from ml.collaborative.algorithms.loops.parallel_sgd import BLOCKS, in_parallel
 from ml.collaborative.algorithms.svd import fit_svd
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.evaluation.protocol import evaluate

@@ -42,7 +42,7 @@ from ml.collaborative.release import (
     read_manifest,
     verify_release,
 )
-from ml.collaborative.release.arrays import OPTIONAL
+from ml.collaborative.release.arrays import RANKING
 from ml.collaborative.texts import decode_texts
 from ml.collaborative.trainset import make_items_trainset
 
@@ -271,7 +271,7 @@ def test_the_arrays_are_exactly_those_of_the_model(
 ) -> None:
     svd, trainset = trained
     arrays = load_arrays(ReleaseStore(models).live_folder(), mmap=mmap)
-    assert set(arrays) == set(NAMES) - {*OPTIONAL}
+    assert set(arrays) == set(NAMES) - {"implicit"}
     assert {isinstance(array, np.memmap) for array in arrays.values()} == {mmap}
     for name in ("bu", "bi", "pu", "qi"):
         assert arrays[name].dtype == np.float64
@@ -411,7 +411,8 @@ def test_two_builds_of_the_same_give_the_same_arrays_byte_for_byte_and_another_s
     assert len(hashes["one"]) == len(NAMES) + (algorithm == "bayesian")
     same = {name for name, digest in hashes["one"].items() if hashes["other"][name] == digest}
     of_the_data = (
-        "user_ids", "user_id_ends", "movie_ids", "rated_starts", "rated_movies", "rated_stars"
+        "user_ids", "user_id_ends", "movie_ids", "rated_starts", "rated_movies", "rated_stars",
+        *RANKING,  # whose seed is 0 in every build
     )  # fmt: skip
     assert same == {f"arrays/{name}.npy" for name in of_the_data}
 

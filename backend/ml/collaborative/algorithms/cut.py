@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .fold_in import learn_root
-from .parts import Parts, attach, parts_of
+from .parts import Parts, attach, parts_of, ranking_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -34,7 +34,8 @@ def cut_to_films(
     Users none of whose ratings is kept are left out, as in a trainset of Surprise every user has
     ratings; asked for one of them, the model predicts as for any unknown user. What they taught
     the model stays: in the films' biases and factors, and in the prior that users are folded in
-    with, which is learned from the whole model and handed on in `Parts`.
+    with, which is learned from the whole model and handed on in `Parts`. So is the ranking, which
+    is trained on all ratings and gives the kept films the same order.
 
     Args:
         svd: the model; neither it nor its trainset is changed.
@@ -47,6 +48,7 @@ def cut_to_films(
     import numpy as np
 
     from ..trainset import ArrayTrainset, RawIds
+    from .ranking_scores import cut
 
     films, wanted = trainset.raw_items(), frozenset(movie_ids)
     kept = np.array([film in wanted for film in films], dtype=bool)
@@ -75,7 +77,12 @@ def cut_to_films(
     model.bi = svd.bi[kept] + (trainset.global_mean - smaller.global_mean)
     model.qi = svd.qi[kept]
     implicit = parts_of(svd).implicit
-    parts = Parts(_root_of(svd, trainset), None if implicit is None else implicit[kept])
+    ranking = ranking_of(svd, trainset)
+    parts = Parts(
+        _root_of(svd, trainset),
+        None if implicit is None else implicit[kept],
+        None if ranking is None else cut(ranking, np.flatnonzero(kept)),
+    )
     return attach(model, parts), smaller
 
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from surprise import SVD
 
+    from ..trainset import ArrayTrainset
+    from .ranking_scores import Ranking
+
 
 @dataclass(frozen=True, eq=False)
 class Parts:
@@ -19,6 +22,8 @@ class Parts:
     """(1 + factors, 1 + factors), see `fold_in.make_root`; None: learned from the users."""
     implicit: NDArray[np.float64] | None = None
     """(films, 1 + factors): what a film adds to bias and vector of each user who rated it."""
+    ranking: Ranking | None = None
+    """What lists are ordered by, see `ranking_scores`; None: made from the ratings at need."""
 
 
 def attach(svd: SVD, parts: Parts) -> SVD:
@@ -30,3 +35,18 @@ def attach(svd: SVD, parts: Parts) -> SVD:
 def parts_of(svd: SVD) -> Parts:
     """Return the parts of `svd`; empty ones for a plain SVD."""
     return getattr(svd, "parts", None) or Parts()
+
+
+def ranking_of(svd: SVD, trainset: ArrayTrainset) -> Ranking | None:
+    """Return the ranking that travels with `svd`, else train one; None without ratings.
+
+    Raises:
+        InputError: see `ArrayTrainset.check`.
+        GateError: training diverged.
+    """
+    found = parts_of(svd).ranking
+    if found is None and trainset.n_ratings:
+        from .ranking import fit_ranking
+
+        found = fit_ranking(trainset, seed=0)
+    return found

@@ -11,8 +11,8 @@ from surprise import SVD, AlgoBase
 
 from ..errors import GateError
 from ..progress import progress_bar
+from .loops.parallel_sgd import in_parallel
 from .loops.sgd import aligned_rows, compiled_epoch
-from .parallel_sgd import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

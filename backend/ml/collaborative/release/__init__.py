@@ -1,6 +1,6 @@
 """One release and the store of them: written, verified, published, rolled back."""
 
-from .arrays import NAMES, model_arrays
+from .arrays import NAMES, model_arrays, ranking_from
 from .manifest import (
     ITEM_ONLY,
     MODEL_FILE,
@@ -32,6 +32,7 @@ __all__ = [
     "load_arrays",
     "load_models",
     "model_arrays",
+    "ranking_from",
     "read_held_out",
     "read_manifest",
     "read_served",

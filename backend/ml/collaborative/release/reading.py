@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 from ..errors import DamagedReleaseError, MissingReleaseError, ReleaseError
 from ..files import CHUNK
 from ..paths import MODELS_DIR
-from .arrays import NAMES, OPTIONAL
+from .arrays import NAMES, OPTIONAL, RANKING, ranking_from
 from .live import Live
 from .manifest import (
     ARRAYS,
@@ -124,8 +124,11 @@ def _load_pickles(folder: Path, *, has_arrays: bool) -> tuple[SVD, Trainset]:
         svd = joblib.load(file)
     with open_verified(folder, manifest, TRAINSET_FILE) as file:
         trainset = joblib.load(file)
-    parts = load_arrays(folder, ("fold_in_root", "implicit")) if has_arrays else {}
-    return attach(svd, Parts(**parts)), trainset
+    if not has_arrays:
+        return svd, trainset
+    arrays = load_arrays(folder, ("fold_in_root", "implicit", *RANKING))
+    parts = Parts(arrays["fold_in_root"], arrays.get("implicit"), ranking_from(arrays))
+    return attach(svd, parts), trainset
 
 
 def read_served(live: Live, read: Callable[[Path], T]) -> T:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import joblib
 import numpy as np
 
-from ..trainset import Rows
-from .loops.sgd import aligned_rows
+from ...trainset import Rows
+from .sgd import aligned_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
