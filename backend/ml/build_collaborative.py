@@ -211,6 +211,8 @@ def _build(options: BuildOptions, cluster: Cluster | None) -> None:
             if not options.quiet:
                 cli.print_lines([report.describe_unchanged(same, store.live_id())])
             return
+        if given is None:
+            choice.check_catalog(options, films, combined)
         wanted = choice.choose_films(films, combined)
         trainings = build.choose_trainings(options, cluster, combined)
         held_out = build.hold_out_fifth(options, trainings, combined, wanted)
@@ -255,7 +257,6 @@ def _combine_sources(
     )
     for line in datasets.describe(movielens, None):
         cli.logger.info("%s", line)
-    choice.check_catalog(options, films, movielens)
     if options.dataset == "sample":
         return movielens
     app = get_real_user_ratings(required=not options.allow_missing_app_ratings, published=published)

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from .release import load_models as load_models
     from .serving import CollaborativeModel as CollaborativeModel
     from .serving import FoldedUser as FoldedUser
+    from .serving import Reason as Reason
     from .serving import Recommendation as Recommendation
+    from .serving import SimilarFilm as SimilarFilm
     from .serving import load_collaborative as load_collaborative
 
 __version__ = "0.2.0"
@@ -43,7 +45,9 @@ _ROOMS = {
     "load_models": "release",
     "CollaborativeModel": "serving",
     "FoldedUser": "serving",
+    "Reason": "serving",
     "Recommendation": "serving",
+    "SimilarFilm": "serving",
     "load_collaborative": "serving",
 }
 """Where the names are that take NumPy to import: they are imported on first use."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from . import cli
 from .errors import InputError, UsageError
 from .options import choose_trainings
-from .texts import decode_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.add_data_dir_flag(shown)
 
     export = command("export", _export, "Write the lists of all users to a Parquet file.")
-    export.add_argument("file", type=Path, help="columns user_id, movie_id, rank and score")
+    export.add_argument("file", type=Path, help="columns user_id, movie_id, rank, score and stars")
     export.add_argument("-n", type=cli.at_least(1), default=10,
         help="films for each user (default %(default)s)")  # fmt: skip
     cli.add_models_flag(export)
@@ -173,7 +172,7 @@ def _recommend(args: argparse.Namespace) -> None:
     if args.stars:
         user, name, rated = model.fold_in(dict(args.stars)), "a new user", dict(args.stars)
     else:
-        user, name, rated = args.user, args.user, _stars_of(args)
+        user, name, rated = args.user, args.user, _stars_of(model, args.user)
         if not model.knows_user(args.user):
             cli.logger.warning("the release does not know this user: this is anyone's list")
 
@@ -181,23 +180,15 @@ def _recommend(args: argparse.Namespace) -> None:
         return titles.get(film, f"TMDB {film}")
 
     liked = [film for film in sorted(rated, key=lambda film: -rated[film]) if rated[film] >= LIKED]
-    films = [(title(film.movie_id), film.score) for film in model.recommend(user, args.n)]
+    films = [(title(film.movie_id), film.stars) for film in model.recommend(user, args.n)]
     cli.print_lines(describe_list(name, list(map(title, liked[: cli.SHOWN])), films))
 
 
-def _stars_of(args: argparse.Namespace) -> dict[int, float]:
-    """Return what a user of the live release rated, by TMDB id."""
-    from .release import ReleaseStore, load_arrays, read_served
-
-    names = ("user_ids", "user_id_ends", "movie_ids", "rated_starts", "rated_movies", "rated_stars")
-    found = read_served(ReleaseStore(args.models_dir), lambda folder: load_arrays(folder, names))
-    users = decode_texts(found["user_ids"], found["user_id_ends"])
-    if args.user not in users:
-        return {}
-    row = users.index(args.user)
-    own = slice(found["rated_starts"][row], found["rated_starts"][row + 1])
-    films = found["movie_ids"][found["rated_movies"][own]]
-    return dict(zip(films.tolist(), found["rated_stars"][own].tolist(), strict=True))
+def _stars_of(model: CollaborativeModel, user: str) -> dict[int, float]:
+    """Return what a user of the release rated, by TMDB id."""
+    rows, stars = model.snapshot.rated_by(user)
+    films = model.movie_ids[rows]
+    return dict(zip(films.tolist(), stars.tolist(), strict=True))
 
 
 def _similar(args: argparse.Namespace) -> None:

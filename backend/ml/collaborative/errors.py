@@ -60,7 +60,7 @@ class RequestError(MlError, ValueError):
 
 
 class UserIdError(RequestError):
-    """A user is neither an id as text nor a folded-in user."""
+    """A user is neither an id as text or UUID nor a folded-in user."""
 
 
 class MovieIdError(RequestError):

@@ -22,9 +22,7 @@ MIN_COVERED = 0.5
 logger = logging.getLogger(__name__)
 
 
-def check_catalog(
-    options: BuildOptions, films: frozenset[int] | None, movielens: pd.DataFrame
-) -> None:
+def check_catalog(options: BuildOptions, films: frozenset[int] | None, table: pd.DataFrame) -> None:
     """Look at a catalog: are its ids TMDB's, and how many of its films have ratings.
 
     Less than `MIN_COVERED` is a warning, with what other sets cover.
@@ -38,7 +36,7 @@ def check_catalog(
     ids = datasets.read_link_ids(links) if links.is_file() else None
     if ids is not None:
         datasets.check_id_space(films, ids, "the catalog")
-    rated = movielens["movie_id"].unique().tolist()
+    rated = table["movie_id"].unique().tolist()
     titles = datasets.name_films(options.dataset, options.data_dir).titles
     coverage = measure_coverage(films, rated, titles)
     line, *by_decade = coverage.describe()

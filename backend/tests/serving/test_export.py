@@ -42,13 +42,15 @@ def test_the_file_has_what_is_recommended_to_each_user(
     found = pd.read_parquet(tmp_path / "top.parquet")
     assert found.dtypes.astype(str).to_dict() == {
         "user_id": "str", "movie_id": "int64", "rank": "int32", "score": "float64",
+        "stars": "float64",
     }  # fmt: skip
     model = load_collaborative(models)
     for user_id, rows in found.groupby("user_id"):
         expected = model.recommend(str(user_id), n=7)
         assert rows["rank"].tolist() == list(range(1, 8))
-        assert rows["movie_id"].tolist() == [film for film, _ in expected]
-        np.testing.assert_allclose(rows["score"], [score for _, score in expected], atol=1e-9)
+        assert rows["movie_id"].tolist() == [film.movie_id for film in expected]
+        np.testing.assert_allclose(rows["score"], [film.score for film in expected], atol=1e-6)
+        np.testing.assert_allclose(rows["stars"], [film.stars for film in expected], atol=1e-9)
 
 
 def test_small_blocks_say_the_same_and_a_user_who_rated_all_gets_nothing(

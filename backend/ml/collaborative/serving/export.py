@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import UsageError
 from ..progress import progress_bar
 from ..release import ReleaseStore, read_served
+from .lists import best_films
 from .snapshot import read_snapshot
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ class Block(NamedTuple):
     movie_ids: NDArray[np.int64]
     """TMDB ids, best first, (users, n); -1 where a user has rated all others."""
     scores: NDArray[np.float64]
-    """Predicted stars, (users, n); NaN where there is no film."""
+    """See `CollaborativeModel.recommend`, (users, n); NaN where there is no film."""
+    stars: NDArray[np.float64]
+    """Predicted, (users, n); NaN where there is no film."""
 
 
 def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
@@ -41,28 +44,32 @@ def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
     """
     import numpy as np
 
-    from ..top_n import top_films
-
     films = len(snapshot.movie_ids)
-    order = snapshot.order  # of films with equal scores the lower id comes first
-    place = np.argsort(order)
-    ids, qi, bi = snapshot.movie_ids[order], snapshot.qi[order], snapshot.bi[order]
-    names, starts = list(snapshot.users), snapshot.rated_starts
+    names, n = list(snapshot.users), min(n, films)
     step = max(1, CELLS_AT_ONCE // films)
     for start in range(0, len(names), step):
-        end = min(start + step, len(names))
-        scores = snapshot.pu[start:end] @ qi.T + bi
-        raters = np.repeat(np.arange(end - start), np.diff(starts[start : end + 1]))
-        scores[raters, place[snapshot.rated_movies[starts[start] : starts[end]]]] = -np.inf
-        top = top_films(scores, None, min(n, films))
-        averages = snapshot.global_mean + snapshot.bu[start:end, None]
-        stars = (np.take_along_axis(scores, top, axis=1) + averages).clip(*snapshot.scale)
-        none = top < 0
-        yield Block(names[start:end], np.where(none, -1, ids[top]), np.where(none, np.nan, stars))
+        users = names[start : start + step]
+        averages = snapshot.global_mean + snapshot.bu[start : start + step, None]
+        stars = snapshot.pu[start : start + step] @ snapshot.qi.T + snapshot.bi + averages
+        ids = np.full((len(users), n), -1, dtype=np.int64)
+        block = Block(users, ids, np.full(ids.shape, np.nan), np.full(ids.shape, np.nan))
+        for row, user in enumerate(users):
+            scores = snapshot.score_all(user, stars[row])
+            unseen = np.ones(films, dtype=bool)
+            unseen[snapshot.rows_seen_by(user)] = False
+            rest = np.flatnonzero(unseen)
+            best = rest[best_films(scores[rest], stars[row, rest], snapshot.movie_ids[rest], n)]
+            here = row, slice(len(best))
+            block.movie_ids[here] = snapshot.movie_ids[best]
+            block.scores[here] = scores[best]
+            block.stars[here] = stars[row, best].clip(*snapshot.scale)
+        yield block
 
 
 def write_parquet(snapshot: Snapshot, path: Path, n: int) -> int:
-    """Write a row for each user and film, best first: user_id, movie_id, rank (from 1), score.
+    """Write a row for each user and film, best first.
+
+    The columns are user_id, movie_id, rank (from 1), score and stars.
 
     Returns:
         How many rows.
@@ -77,7 +84,7 @@ def write_parquet(snapshot: Snapshot, path: Path, n: int) -> int:
     from ..files import replace_together
 
     columns = {"user_id": pa.string(), "movie_id": pa.int64(), "rank": pa.int32()}
-    schema = pa.schema({**columns, "score": pa.float64()})
+    schema = pa.schema({**columns, "score": pa.float64(), "stars": pa.float64()})
     rows = 0
     with (
         progress_bar("recommending", " users", len(snapshot.users)) as bar,
@@ -92,6 +99,7 @@ def write_parquet(snapshot: Snapshot, path: Path, n: int) -> int:
                     "movie_id": block.movie_ids[user, rank],
                     "rank": (rank + 1).astype(np.int32),
                     "score": block.scores[user, rank],
+                    "stars": block.stars[user, rank],
                 },
                 schema=schema,
             )

@@ -6,30 +6,26 @@ its place: each call works on one release from beginning to end.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from ..algorithms.ranking_scores import contributions
 from ..paths import MODELS_DIR
 from ..release import ReleaseStore, read_manifest, read_served
+from . import lists
+from .lists import Reason, Recommendation, SimilarFilm, best_films, check_count
 from .snapshot import FoldedUser, Snapshot, read_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
+    from uuid import UUID
 
     from numpy.typing import ArrayLike, NDArray
-
-
-class Recommendation(NamedTuple):
-    """A film and the rating predicted for it."""
-
-    movie_id: int
-    """TMDB id."""
-    score: float
-    """In stars, on the scale of the ratings."""
 
 
 class CollaborativeModel:
@@ -37,11 +33,17 @@ class CollaborativeModel:
 
     def __init__(self, models_dir: Path, *, mmap: bool = False) -> None:
         self._store, self._mmap = ReleaseStore(models_dir), mmap
-        self._reloading = Lock()
+        self._reloading, self._process = Lock(), os.getpid()
         self._snapshot = self._read()
 
     def _read(self) -> Snapshot:
         return read_served(self._store, partial(read_snapshot, mmap=self._mmap))
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: it would take the whole release along."""
+        raise TypeError(
+            "a CollaborativeModel is not pickled or copied: call load_collaborative where needed"
+        )
 
     @property
     def snapshot(self) -> Snapshot:
@@ -58,9 +60,13 @@ class CollaborativeModel:
         """TMDB ids of the films the model knows, (films,), read-only."""
         return self._snapshot.movie_ids
 
-    def knows_user(self, user_id: str) -> bool:
-        """Return whether the release knows this user; an item-only release knows none."""
-        return user_id in self._snapshot.users
+    def knows_user(self, user_id: str | UUID) -> bool:
+        """Return whether the release knows this user; an item-only release knows none.
+
+        Raises:
+            UserIdError: it is neither text nor a UUID.
+        """
+        return lists.find_user(self._snapshot.users, user_id) is not None
 
     def knows_movie(self, movie_id: int) -> bool:
         """Return whether the model was trained with ratings of this film."""
@@ -75,7 +81,7 @@ class CollaborativeModel:
         return self._snapshot.rows_of(movie_ids) >= 0
 
     def predict(
-        self, user: str | FoldedUser, movie_ids: ArrayLike, *, unknown: float | None = None
+        self, user: str | UUID | FoldedUser, movie_ids: ArrayLike, *, unknown: float | None = None
     ) -> NDArray[np.float64]:
         """Return predicted stars, (n,), as `svd.predict(user, movie_id).est` of Surprise.
 
@@ -83,7 +89,7 @@ class CollaborativeModel:
         are what the films get on average.
 
         Args:
-            user: the app's id, or a folded-in user.
+            user: the app's id (a UUID in any form), or a folded-in user.
             movie_ids: TMDB ids, (n,).
             unknown: what a film gets that the model does not know, NaN for example; by default,
                 as Surprise has it, what the user gives on average.
@@ -108,64 +114,133 @@ class CollaborativeModel:
 
     def recommend(
         self,
-        user: str | FoldedUser,
+        user: str | UUID | FoldedUser,
         n: int = 10,
         candidates: ArrayLike | None = None,
         exclude: Collection[int] = (),
+        *,
+        by: str = "score",
+        rated: bool = False,
+        novelty: float = 0.0,
     ) -> list[Recommendation]:
-        """Return the films with the highest predictions, best first; equal ones by TMDB id.
+        """Return the films that the user will most likely see and like, best first.
 
-        Predictions are compared before they are clipped to the scale of the ratings, so that five
-        stars and more than that differ.
+        A film's score is how likely the user is to come to see it, times the root of how likely
+        they are to like it, over that of the user's best unseen film: see `ranking_scores`. Whom
+        nothing is known of gets what many like. In a release without a ranking (item-only, or
+        older) the score is how likely the user is to like the film. Of films with equal scores the
+        one with more stars comes first, then the one with the lower TMDB id.
 
         Args:
-            user: the app's id, or a folded-in user.
+            user: the app's id (a UUID in any form), or a folded-in user.
             n: how many at most.
             candidates: TMDB ids to choose from, by default all that the model knows. One that it
-                does not know is never recommended: nothing says how good it is.
-            exclude: TMDB ids to leave out, besides those that the user has rated.
+                does not know is never recommended: nothing says how good it is. They do not change
+                a film's score.
+            exclude: TMDB ids to leave out, besides those that the user has rated or watched.
+            by: the order: "score", or "stars" for the predicted ratings before they are clipped to
+                the scale, so that five stars and more than that differ.
+            rated: whether films that the user has rated or watched are listed too.
+            novelty: the score is divided by the film's number of ratings to the power of this:
+                0.1 brings less popular films, 0.2 many of them.
 
         Raises:
             UserIdError: `user` is neither.
             MovieIdError: ids that are no integers.
+            RequestError: `n`, `by` or `novelty` is invalid; the base of the two above.
         """
-        now = self._snapshot
-        rows = None
+        now, n = self._snapshot, check_count(n)
+        lists.check_order(by, novelty)
+        wanted = np.full(len(now.movie_ids), candidates is None)
         if candidates is not None:
             rows = now.rows_of(candidates)
-            rows = rows[rows >= 0]
-        bias, vector = now.parameters_of(user)
-        left_out = now.rows_of(list(exclude))
-        wanted = np.zeros(len(now.movie_ids), dtype=bool)
-        wanted[slice(None) if rows is None else rows] = True
-        wanted[now.rows_rated_by(user)] = False
-        wanted[left_out[left_out >= 0]] = False
+            wanted[rows[rows >= 0]] = True
+        left_out = now.rows_known(exclude)
+        stars = now.stars_of(user)
+        scores = now.score_all(user, stars, novelty)
+        if not rated:
+            wanted[now.rows_seen_by(user)] = False
+        wanted[left_out] = False
         chosen = np.flatnonzero(wanted)
-        scores = now.scores(chosen, vector)
-        best = _top(scores, now.movie_ids[chosen], n)
-        stars = (scores[best] + (now.global_mean + bias)).clip(*now.scale)
-        ids = now.movie_ids[chosen[best]]
-        return list(map(Recommendation, ids.tolist(), stars.tolist()))
+        order = scores if by == "score" else stars
+        best = chosen[best_films(order[chosen], stars[chosen], now.movie_ids[chosen], n)]
+        columns = now.movie_ids[best], scores[best], stars[best].clip(*now.scale)
+        return list(map(Recommendation, *(column.tolist() for column in columns)))
 
-    def fold_in(self, ratings: Mapping[int, float]) -> FoldedUser:
+    def scores(
+        self, user: str | UUID | FoldedUser, movie_ids: ArrayLike, *, novelty: float = 0.0
+    ) -> NDArray[np.float64]:
+        """Return the films' scores as in `recommend`, (n,): to be combined with other scores.
+
+        They are from 0 to 1, which the user's best unseen film has; films that the user has rated
+        have scores, too. NaN where the model does not know the film.
+
+        Args:
+            user: see `recommend`.
+            movie_ids: TMDB ids, (n,).
+            novelty: see `recommend`.
+
+        Raises:
+            UserIdError, MovieIdError, RequestError: see `recommend`.
+        """
+        now = self._snapshot
+        lists.check_order("score", novelty)
+        rows = now.rows_of(movie_ids)
+        found = now.score_all(user, now.stars_of(user), novelty)[rows]
+        found[rows < 0] = np.nan
+        return found
+
+    def because(self, user: str | UUID | FoldedUser, movie_id: int, n: int = 3) -> list[Reason]:
+        """Return which of the user's films speak most for this one: "because you liked ...".
+
+        A film's exposure is a sum over the films that the user rated or watched, and what the
+        average user brings; a share is one film's part of it. Nothing for a user or a film that the
+        model does not know, nor from a release without a ranking.
+
+        Args:
+            user: see `recommend`.
+            movie_id: TMDB id; the film itself is not among its reasons.
+            n: how many at most; only those that speak for the film.
+
+        Raises:
+            UserIdError, MovieIdError, RequestError: see `recommend`.
+        """
+        now, n = self._snapshot, check_count(n)
+        (row,) = now.rows_of([movie_id]).tolist()
+        ranked = now.rank_user(user)
+        if now.ranking is None or ranked is None or row < 0 or not len(ranked.rows):
+            return []
+        each, rest = contributions(now.ranking, ranked, row)
+        total = each.sum() + rest
+        speak = np.flatnonzero((each > 0) & (ranked.rows != row) & (total > 0))
+        rows, shares = ranked.rows[speak], each[speak] / total
+        best = best_films(shares, shares, now.movie_ids[rows], n)
+        return list(map(Reason, now.movie_ids[rows[best]].tolist(), shares[best].tolist()))
+
+    def fold_in(self, ratings: Mapping[int, float], *, watched: Iterable[int] = ()) -> FoldedUser:
         """Fold a user in from ratings made after the build, or from all their ratings.
 
         Args:
-            ratings: stars by TMDB id. Films that the model does not know say nothing; where none
-                is left the user is like one whom the model does not know.
+            ratings: stars by TMDB id, as int, float, Decimal or a scalar of NumPy. Films that the
+                model does not know say nothing; where none is left the user is like one whom the
+                model does not know.
+            watched: TMDB ids of films that the user watched and perhaps did not rate. They say
+                what the user comes to see, so they change scores, not stars; and they are not
+                recommended.
 
         Raises:
             MovieIdError: ids that are no integers.
             RatingError: ratings that are no numbers from 0.5 to 5.
         """
-        return self._snapshot.fold_in(ratings)
+        return self._snapshot.fold_in(ratings, watched)
 
-    def similar(self, movie_id: int, n: int = 10) -> list[Recommendation]:
+    def similar(self, movie_id: int, n: int = 10) -> list[SimilarFilm]:
         """Return the films most similar to this one; nothing for an unknown film.
 
-        The measure, `score`, is the correlation of the two films' predicted ratings over the users
-        of the training, biases aside: the cosine of their factors under the second moments of the
-        users' vectors. From -1 to 1; equal ones come by TMDB id.
+        The measure, `score`, is the cosine of the films' vectors of the ranking: who sees one comes
+        to see the other. Without a ranking it is the correlation of the films' predicted ratings
+        over the users of the training, biases aside: the cosine of their factors under the second
+        moments of the users' vectors. From -1 to 1; equal ones come by TMDB id.
 
         Args:
             movie_id: TMDB id.
@@ -173,18 +248,16 @@ class CollaborativeModel:
 
         Raises:
             MovieIdError: the id is no integer.
+            RequestError: `n` is no integer.
         """
-        now = self._snapshot
+        now, n = self._snapshot, check_count(n)
         (row,) = now.rows_of([movie_id]).tolist()
         if row < 0:
             return []
-        root, lengths = now.root[1:], now.lengths()
-        scores = now.qi @ (root @ (root.T @ now.qi[row]))
-        scores /= np.maximum(lengths * lengths[row], np.finfo(np.float64).tiny)
-        others = np.flatnonzero(np.arange(len(scores)) != row)
-        best = others[_top(scores[others], now.movie_ids[others], n)]
-        stars = scores[best].clip(-1, 1)
-        return list(map(Recommendation, now.movie_ids[best].tolist(), stars.tolist()))
+        scores, ids = now.likeness_to(row), now.movie_ids
+        others = np.flatnonzero(np.arange(len(ids)) != row)
+        best = others[best_films(scores[others], scores[others], ids[others], n)]
+        return list(map(SimilarFilm, ids[best].tolist(), scores[best].tolist()))
 
     def reload_if_changed(self) -> bool:
         """Load the release that is live now, where it is another; say whether it was.
@@ -195,7 +268,10 @@ class CollaborativeModel:
         Raises:
             ReleaseError: see `load_collaborative`.
         """
-        if not self._reloading.acquire(blocking=False):
+        if self._process != os.getpid():  # after a fork, perhaps while another thread loaded
+            self._reloading, self._process = Lock(), os.getpid()
+        lock = self._reloading
+        if not lock.acquire(blocking=False):
             return False
         try:
             live = self._store.read_live(read_manifest)["build_id"]
@@ -203,7 +279,7 @@ class CollaborativeModel:
                 return False
             self._snapshot = self._read()
         finally:
-            self._reloading.release()
+            lock.release()
         return True
 
 
@@ -225,14 +301,3 @@ def load_collaborative(
         NewerReleaseError: it was written by a newer version of this project.
     """
     return CollaborativeModel(Path(models_dir or MODELS_DIR), mmap=mmap)
-
-
-def _top(scores: NDArray[np.float64], ids: NDArray[np.int64], n: int) -> NDArray[np.intp]:
-    """Return the places of the n highest scores, highest first; of equal ones the lower id."""
-    if n <= 0:
-        return np.empty(0, dtype=np.intp)
-    places = np.arange(len(scores))
-    if n < len(scores):
-        places = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
-    order = np.lexsort((ids[places], -scores[places]))
-    return places[order[:n]]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..algorithms import fold_in
-from ..errors import MovieIdError, RatingError, UserIdError
-from ..ratings import HIGHEST, LOWEST
-from ..release import NAMES, load_arrays, read_manifest
+from ..algorithms import fold_in, ranking_scores
+from ..errors import MovieIdError
+from ..release import load_arrays, ranking_from, read_manifest
 from ..texts import decode_texts
+from .lists import as_list, check_stars, find_user, over_best, score_films
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
+    from uuid import UUID
 
     from numpy.typing import ArrayLike, NDArray
 
-SERVED = tuple(name for name in NAMES if name != "rated_stars")
-"""The arrays that are needed to serve."""
+    from ..algorithms.ranking_scores import RankedUser, Ranking
+
 DENSE = 1 << 24
 """Highest film id up to which a table of all ids is kept to look them up: 64 MiB at most."""
 
@@ -36,7 +37,11 @@ class FoldedUser:
     vector: NDArray[np.float64]
     """(factors,)"""
     build_id: str
-    """Of the release that bias and vector belong to; another release computes them again."""
+    """Of the release that the rest belongs to; another release computes it again."""
+    watched: tuple[int, ...] = ()
+    """TMDB ids of films that were watched, perhaps not rated."""
+    ranked: RankedUser | None = None
+    """As the ranking knows the user; None where the release has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +60,11 @@ class Snapshot:
     qi: NDArray[np.float64]
     root: NDArray[np.float64]
     implicit: NDArray[np.float64] | None
+    ranking: Ranking | None
+    """None in a release without ratings, or older than the ranking."""
     rated_starts: NDArray[np.int64]
     rated_movies: NDArray[np.int32]
+    rated_stars: NDArray[np.floating]
     order: NDArray[np.intp]
     """Rows of the films by their id, ascending."""
     table: NDArray[np.int32] | None
@@ -80,28 +88,81 @@ class Snapshot:
         places = np.searchsorted(in_order, ids).clip(max=len(in_order) - 1)
         return np.where(in_order[places] == ids, self.order[places], -1)
 
-    def parameters_of(self, user: str | FoldedUser) -> tuple[float, NDArray[np.float64] | None]:
+    def rows_known(self, movie_ids: Iterable[int]) -> NDArray[np.intp]:
+        """Return the rows of those films, in any collection, that the model knows."""
+        rows = self.rows_of(as_list(movie_ids))
+        return rows[rows >= 0]
+
+    def parameters_of(
+        self, user: str | UUID | FoldedUser
+    ) -> tuple[float, NDArray[np.float64] | None]:
         """Return the bias and vector; zero and None for a user whom the model does not know."""
         if isinstance(user, FoldedUser):
-            if user.build_id != self.build_id:
-                user = self.fold_in(user.ratings)
+            user = self.refold(user)
             return user.bias, user.vector
-        if not isinstance(user, str):
-            raise UserIdError(
-                f"expected a user's id as str, or a folded-in user, found {user!r:.80}"
-            )
-        row = self.users.get(user)
+        row = find_user(self.users, user)
         return (0.0, None) if row is None else (float(self.bu[row]), self.pu[row])
 
-    def rows_rated_by(self, user: str | FoldedUser) -> NDArray[np.integer]:
-        """Return the rows of the films that the user has rated."""
+    def rated_by(self, user: str | UUID) -> tuple[NDArray[np.integer], NDArray[np.floating]]:
+        """Return the rows of the films that a user of the training rated, and the stars."""
+        row = find_user(self.users, user)
+        own = slice(0) if row is None else slice(*self.rated_starts[row : row + 2].tolist())
+        return self.rated_movies[own], self.rated_stars[own]
+
+    def rows_seen_by(self, user: str | UUID | FoldedUser) -> NDArray[np.integer]:
+        """Return the rows of the films that the user has rated or watched."""
         if isinstance(user, FoldedUser):
-            rows = self.rows_of(list(user.ratings))
-            return rows[rows >= 0]
-        row = self.users.get(user)
-        if row is None:
-            return np.empty(0, dtype=np.intp)
-        return self.rated_movies[self.rated_starts[row] : self.rated_starts[row + 1]]
+            return self.rows_known([*user.ratings, *user.watched])
+        return self.rated_by(user)[0]
+
+    def rank_user(self, user: str | UUID | FoldedUser) -> RankedUser | None:
+        """Return the user as the ranking knows them; None where the release has no ranking."""
+        if self.ranking is None:
+            return None
+        if isinstance(user, FoldedUser):
+            return self.refold(user).ranked
+        return ranking_scores.fold_in(self.ranking, *self.rated_by(user))
+
+    def refold(self, user: FoldedUser) -> FoldedUser:
+        """Return a folded-in user as one of this release."""
+        if user.build_id == self.build_id:
+            return user
+        return self.fold_in(user.ratings, user.watched)
+
+    def stars_of(self, user: str | UUID | FoldedUser) -> NDArray[np.float64]:
+        """Return the predicted stars of all films, not clipped to the scale, (films,)."""
+        bias, vector = self.parameters_of(user)
+        stars = self.bi + (self.global_mean + bias)
+        if vector is not None:
+            stars += self.qi @ vector
+        return stars
+
+    def score_all(
+        self, user: str | UUID | FoldedUser, stars: NDArray[np.float64], novelty: float = 0.0
+    ) -> NDArray[np.float64]:
+        """Return the score of all films, (films,); see `CollaborativeModel.recommend`.
+
+        Args:
+            user: as there.
+            stars: see `stars_of`.
+            novelty: as there.
+        """
+        seen = self.rows_seen_by(user)
+        scores = score_films(self.ranking, self.rank_user(user), seen, stars, self.threshold)
+        return over_best(scores / self.counts**novelty, seen) if novelty else scores
+
+    @property
+    def threshold(self) -> float:
+        """Stars at which P(liked) is a half: between 4 and the next lower rating."""
+        return ranking_scores.LIKED - (0.25 if self.scale[0] % 1 else 0.5)
+
+    @property
+    def counts(self) -> NDArray[np.float64]:
+        """Return how many ratings each film has, at least 1, (films,)."""
+        if "counts" not in self.cache:
+            counts = np.bincount(self.rated_movies, minlength=len(self.movie_ids))
+            self.cache["counts"] = np.maximum(counts, 1).astype(np.float64)
+        return self.cache["counts"]
 
     def scores(
         self, rows: NDArray[np.intp], vector: NDArray[np.float64] | None
@@ -115,12 +176,16 @@ class Snapshot:
             found = self.qi[rows] @ vector + self.bi[rows]
         return found
 
-    def fold_in(self, ratings: Mapping[int, float]) -> FoldedUser:
+    def fold_in(self, ratings: Mapping[int, float], watched: Iterable[int] = ()) -> FoldedUser:
         """See `serving.CollaborativeModel.fold_in`."""
-        stars = _check_stars(ratings)
-        ids = list(ratings)
-        rows = self.rows_of(ids)
+        stars, also = check_stars(ratings), as_list(watched)
+        rows = self.rows_of(list(ratings))
         known = rows >= 0
+        ranked = None
+        if self.ranking is not None:
+            ranked = ranking_scores.fold_in(
+                self.ranking, rows[known], stars[known], self.rows_known(also)
+            )
         rows, residuals = rows[known], stars[known] - self.global_mean - self.bi[rows[known]]
         found = np.zeros(1 + self.qi.shape[1])
         if len(rows):
@@ -129,13 +194,22 @@ class Snapshot:
                 found = fold_in.implied(self.implicit, rows)
                 residuals = residuals - found[0] - factors @ found[1:]
             found = found + fold_in.solve(self.root, factors, residuals)
-        return FoldedUser(dict(ratings), float(found[0]), found[1:], self.build_id)
+        if self.ranking is None:
+            self.rows_known(also)  # checked all the same
+        given = dict(zip(ratings, stars.tolist(), strict=True))
+        return FoldedUser(given, float(found[0]), found[1:], self.build_id, tuple(also), ranked)
 
-    def lengths(self) -> NDArray[np.float64]:
-        """Return the lengths of the films' factors under the users' second moments, (films,)."""
+    def likeness_to(self, row: int) -> NDArray[np.floating]:
+        """Return how like a film each film is, -1 to 1, (films,): see `similar` of the model."""
+        if self.ranking is not None:
+            return ranking_scores.similar(self.ranking, row)
+        root = self.root[1:]
         if "lengths" not in self.cache:
-            self.cache["lengths"] = np.linalg.norm(self.qi @ self.root[1:], axis=1)
-        return self.cache["lengths"]
+            self.cache["lengths"] = np.linalg.norm(self.qi @ root, axis=1)
+        lengths = self.cache["lengths"]
+        cosines: NDArray[np.float64] = self.qi @ (root @ (root.T @ self.qi[row]))
+        cosines /= np.maximum(lengths * lengths[row], np.finfo(np.float64).tiny)
+        return cosines.clip(-1, 1)
 
 
 def read_snapshot(folder: Path, *, mmap: bool = False) -> Snapshot:
@@ -144,7 +218,7 @@ def read_snapshot(folder: Path, *, mmap: bool = False) -> Snapshot:
     Raises:
         ReleaseError: see `release.load_arrays`.
     """
-    manifest, arrays = read_manifest(folder), load_arrays(folder, SERVED, mmap=mmap)
+    manifest, arrays = read_manifest(folder), load_arrays(folder, mmap=mmap)
     for array in arrays.values():
         array.flags.writeable = False
     users = decode_texts(arrays["user_ids"], arrays["user_id_ends"])
@@ -167,24 +241,10 @@ def read_snapshot(folder: Path, *, mmap: bool = False) -> Snapshot:
         qi=arrays["qi"],
         root=arrays["fold_in_root"],
         implicit=arrays.get("implicit"),
+        ranking=ranking_from(arrays),
         rated_starts=arrays["rated_starts"],
         rated_movies=arrays["rated_movies"],
+        rated_stars=arrays["rated_stars"],
         order=np.argsort(movie_ids),
         table=table,
     )
-
-
-def _check_stars(ratings: Mapping[int, float]) -> NDArray[np.float64]:
-    """Return the values as an array, once they are stars."""
-    if not isinstance(ratings, Mapping):
-        raise RatingError(f"expected stars by film id, found {ratings!r:.80}")
-    for movie_id, stars in ratings.items():
-        if isinstance(stars, bool) or not isinstance(stars, int | float | np.integer | np.floating):
-            raise RatingError(
-                f"film {movie_id!r:.40} has a rating that is no number: {stars!r:.40}"
-            )
-        if not LOWEST <= stars <= HIGHEST:
-            raise RatingError(
-                f"film {movie_id!r:.40} has {stars} stars, expected {LOWEST} to {HIGHEST:g}"
-            )
-    return np.fromiter(ratings.values(), dtype=np.float64, count=len(ratings))
