@@ -160,7 +160,7 @@ def expect(model: CollaborativeModel | None, rated: Mapping[int, float], n: int 
     scores, weight = content_scores.copy(), weight_of(len(rated))
     if model is not None and weight:
         known = model.knows_movies(catalog)
-        found = model.predict(model.fold_in(rated), catalog[known])
+        found = model.scores(model.fold_in(rated), catalog[known])
         scores[known] = (1 - weight) * scores[known] + weight * found
     left = np.array([film not in rated for film in catalog.tolist()])
     order = np.lexsort((catalog[left], -scores[left]))[:n]

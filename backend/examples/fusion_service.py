@@ -32,8 +32,8 @@ model: CollaborativeModel | None = None
 ratings: dict[str, dict[int, float]] = {}
 """In place of the app's table: stars by user and film."""
 catalog = np.arange(1, 10_001)
-content_scores = np.random.default_rng(0).uniform(1, 5, len(catalog))
-"""In place of the app's content-based model: its films and the stars it predicts."""
+content_scores = np.random.default_rng(0).uniform(0, 1, len(catalog))
+"""In place of the app's content-based model: its films and their scores, from 0 to 1."""
 
 
 async def follow_releases() -> None:
@@ -86,7 +86,7 @@ def recommend(user_id: str, n: Annotated[int, Query(ge=1)] = 10) -> list[dict[st
     weight = collaborative_weight(len(rated))
     if model is not None and weight:
         try:
-            now = model.predict(model.fold_in(rated), catalog, unknown=np.nan)
+            now = model.scores(model.fold_in(rated), catalog)
         except RequestError as error:
             raise HTTPException(422, str(error)) from None
         scores = np.where(np.isnan(now), scores, (1 - weight) * scores + weight * now)

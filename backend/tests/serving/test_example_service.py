@@ -116,8 +116,8 @@ def test_every_score_is_the_formulas(
             continue
         expected = content
         if model.knows_movie(film):
-            (stars,) = model.predict(folded, [film]).tolist()
-            expected = (1 - weight) * content + weight * stars
+            (score,) = model.scores(folded, [film]).tolist()
+            expected = (1 - weight) * content + weight * score
         assert found[film] == pytest.approx(expected, abs=1e-9)
     assert list(found.values()) == sorted(found.values(), reverse=True)
     assert weight_of(rated) == pytest.approx(weight)
@@ -161,7 +161,7 @@ def test_a_rating_that_comes_in_while_a_ranking_is_made_waits_for_the_next(
             fusion_service.rate("user", late, ratings[late])
             return model.fold_in(rated)
 
-        predict = staticmethod(model.predict)
+        scores = staticmethod(model.scores)
 
     monkeypatch.setattr(fusion_service, "model", Slow())
     monkeypatch.setattr(
