@@ -45,7 +45,7 @@ def plain(text: str) -> list[str]:
     text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "ID", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", text)
     text = re.sub(r"\S+/(refused/|\w+\.pkl)", r"\1", text)
-    text = re.sub(r"\d\.\d+ (s|MB)\b", r"N \1", text)
+    text = re.sub(r"\b\d+\.\d+ (s|MB)\b", r"N \1", text)
     return re.sub(r"\d\.\d{4}\b", lambda number: f"{float(number[0]):.2f}", text).splitlines()
 
 
