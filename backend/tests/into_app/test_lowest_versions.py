@@ -26,7 +26,7 @@ assert type(svd) is surprise.SVD and isinstance(trainset, surprise.Trainset)
 best = model.recommend("user-1", 5)
 print(json.dumps({
     "films": [one.movie_id for one in best],
-    "differences": [abs(one.score - svd.predict("user-1", one.movie_id).est) for one in best],
+    "differences": [abs(one.stars - svd.predict("user-1", one.movie_id).est) for one in best],
     "rated": [int(trainset.to_raw_iid(i)) for i, _ in trainset.ur[trainset.to_inner_uid("user-1")]],
 }))
 """

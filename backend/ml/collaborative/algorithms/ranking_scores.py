@@ -39,6 +39,9 @@ HEAD_HALF = 10.0
 """Ratings of a user at which EASE has half of that."""
 FLOOR = 1e-6
 """Lowest value of each part of the exposure."""
+STRIP = 200_000
+"""Multiplications up to which OpenBLAS uses one thread (its limit is 2**18): on a busy machine a
+small product on several threads waits for all of them, tens of milliseconds."""
 STEEPNESS = 1.7
 """Of P(liked) around its threshold, per star."""
 
@@ -151,7 +154,11 @@ def _equations(
     count = len(rows)
     reg = REG * (count + ranking.unseen_weight * ranking.trained_films)
     reg *= MIN_REG_SHARE + (1 - MIN_REG_SHARE) / (1 + (count / REG_HALF) ** 2)
-    matrix = ranking.unseen_weight * ranking.gram + q.T @ q
+    matrix = ranking.unseen_weight * ranking.gram
+    step = max(1, STRIP // q.shape[1] ** 2)
+    for first in range(0, count, step):
+        part = q[first : first + step]
+        matrix += part.T @ part
     matrix.flat[:: len(matrix) + 1] += reg
     return matrix, ranking.mean_vector.astype(np.float64) * (reg * PRIOR / (PRIOR + count))
 
