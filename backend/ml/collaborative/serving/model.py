@@ -41,9 +41,7 @@ class CollaborativeModel:
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied: it would take the whole release along."""
-        raise TypeError(
-            "a CollaborativeModel is not pickled or copied: call load_collaborative where needed"
-        )
+        raise TypeError("a CollaborativeModel is not pickled or copied: load it where needed")
 
     @property
     def snapshot(self) -> Snapshot:
@@ -297,7 +295,6 @@ def load_collaborative(
 
     Raises:
         MissingReleaseError: there is none, or none that is complete.
-        DamagedReleaseError: a file is missing, cut, or another than was published.
-        NewerReleaseError: it was written by a newer version of this project.
+        DamagedReleaseError: a file is missing, cut, or another than was published; or newer.
     """
     return CollaborativeModel(Path(models_dir or MODELS_DIR), mmap=mmap)
