@@ -183,7 +183,7 @@ def test_an_env_file_that_is_not_utf_8_exits_3(script_env: dict[str, str], tmp_p
     )  # fmt: skip
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {tmp_path / '.env'} or the environment is not usable")
+    assert line == f"error: {tmp_path / '.env'}, line 1: not UTF-8; save the file as UTF-8"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

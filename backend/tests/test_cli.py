@@ -19,7 +19,7 @@ def test_wrong_usage_is_one_line_and_where_help_is(run: Run, script: str) -> Non
     done = run(script, "--dataset", "ml-1m")
     assert (done.returncode, done.stdout) == (2, "")
     said, see = done.stderr.splitlines()
-    assert said.startswith("error: argument --dataset: invalid choice: 'ml-1m' (choose from ")
+    assert said.startswith("error: argument --dataset: there is no data set 'ml-1m': expected ")
     assert see == f"see python -m {script} --help"
 
 

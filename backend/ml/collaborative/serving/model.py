@@ -41,7 +41,7 @@ class CollaborativeModel:
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied: it would take the whole release along."""
-        raise TypeError("a CollaborativeModel is not pickled or copied: load it where needed")
+        raise TypeError("a CollaborativeModel is not pickled or copied: call load_collaborative")
 
     @property
     def snapshot(self) -> Snapshot:
