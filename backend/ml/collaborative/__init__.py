@@ -29,6 +29,7 @@ from .errors import RatingError as RatingError
 from .errors import ReleaseError as ReleaseError
 from .errors import RequestError as RequestError
 from .errors import UserIdError as UserIdError
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .release import load_models as load_models
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from .serving import SimilarFilm as SimilarFilm
     from .serving import load_collaborative as load_collaborative
 
-__version__ = "0.2.0"
 
 _ROOMS = {
     "load_models": "release",

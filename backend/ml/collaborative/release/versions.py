@@ -17,7 +17,7 @@ LIBRARIES = ("numpy", "scikit-surprise", "pandas", "numba", "joblib")
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of Python, of the libraries a build depends on, and of this project."""
-    from .. import __version__
+    from ..version import __version__
 
     libraries = {name: version(name) for name in LIBRARIES}
     return {"python": platform.python_version(), **libraries, "ml": __version__}
