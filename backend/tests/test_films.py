@@ -9,6 +9,7 @@ from pathlib import Path
 import joblib
 import pytest
 from helpers import popular_films
+from small_builds import write_set
 
 from ml.collaborative.errors import InputError
 from ml.collaborative.films import choose_films, published_part
@@ -88,3 +89,15 @@ def test_films_that_the_apps_users_rated_are_published_too() -> None:
     assert choose_films(None, table) is None
     with pytest.raises(InputError, match="none of the catalog's 1 films has ratings"):
         choose_films(frozenset({7}), movielens)
+
+
+def test_a_file_of_titles_that_cannot_be_read_is_a_warning(run: Run, tmp_path: Path) -> None:
+    write_set(tmp_path)
+    (tmp_path / "ml-latest" / "movies.csv").write_bytes(b"movieId,title,genres\n1,\xff\xfe,Drama\n")
+    joblib.dump(list(range(101, 111)), tmp_path / "movie_ids.pkl")
+    done = run(
+        BUILD, "--dataset", "ml-latest", "--catalog", tmp_path / "movie_ids.pkl", "--data-dir",
+        tmp_path, "--models-dir", tmp_path / "models", "--algorithm", "svd", "--force-publish",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "WARNING: no titles of ml-latest (" in done.stderr

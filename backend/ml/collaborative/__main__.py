@@ -155,10 +155,7 @@ def _load_model(args: argparse.Namespace) -> tuple[CollaborativeModel, dict[int,
     titles: dict[int, str] = {}
     for source in reversed(model.manifest["data"]["sources"]):
         if source["name"] in datasets.NAMES:
-            try:
-                titles |= datasets.name_films(source["name"], args.data_dir).titles
-            except (OSError, InputError) as error:
-                cli.logger.warning("no titles of %s (%s)", source["name"], error)
+            titles |= datasets.read_titles(source["name"], args.data_dir)
     return model, titles
 
 

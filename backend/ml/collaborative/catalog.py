@@ -6,13 +6,10 @@ import logging
 import numbers
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import InputError
 from .paths import CATALOG
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +46,6 @@ def resolve_catalog(
     if catalog is None:
         catalog = ALL if dataset == "sample" else CATALOG
     return None if str(catalog) == ALL else read_catalog(catalog)
-
-
-def describe_coverage(table: pd.DataFrame, catalog: Collection[int]) -> str:
-    """Return a line on how much of the catalog has ratings."""
-    covered = len(set(table["movie_id"].unique()) & set(catalog))
-    share = covered / len(catalog)
-    return f"{covered:,} of the catalog's {len(catalog):,} films have ratings ({share:.1%})"
 
 
 def read_catalog(path: str | Path) -> frozenset[int]:

@@ -37,7 +37,7 @@ def check_catalog(options: BuildOptions, films: frozenset[int] | None, table: pd
     if ids is not None:
         datasets.check_id_space(films, ids, "the catalog")
     rated = table["movie_id"].unique().tolist()
-    titles = datasets.name_films(options.dataset, options.data_dir).titles
+    titles = datasets.read_titles(options.dataset, options.data_dir)
     coverage = measure_coverage(films, rated, titles)
     line, *by_decade = coverage.describe()
     if 2 * sum(films for _, films in coverage.decades.values()) >= coverage.films:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ml.collaborative.evaluation.chance import MIN_USERS, compare_errors, worse_beyond_chance
+from ml.collaborative.evaluation.chance import MIN_USERS, compare_errors
 
 
 def draw(seed: int, extra: float, users: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,9 +52,9 @@ def test_ratings_of_the_same_user_are_not_counted_as_independent() -> None:
 def test_worse_is_beyond_chance_and_by_more_than_asked() -> None:
     a, b, users = draw(0, extra=0.1)
     by = compare_errors(a, b, users).stars
-    assert worse_beyond_chance(a, b, users, by - 0.001)
-    assert not worse_beyond_chance(a, b, users, by + 0.001)
-    assert not worse_beyond_chance(b, a, users, -1)
+    assert compare_errors(a, b, users).is_worse_by(by - 0.001)
+    assert not compare_errors(a, b, users).is_worse_by(by + 0.001)
+    assert not compare_errors(b, a, users).is_worse_by(-1)
 
 
 @pytest.mark.parametrize("users", [1, MIN_USERS - 1])
@@ -67,4 +67,4 @@ def test_of_few_users_nothing_is_beyond_chance(users: int) -> None:
 def test_the_same_predictions_are_not_worse() -> None:
     a, _, users = draw(0, extra=0)
     assert compare_errors(a, a, users) == (0, 0)
-    assert not worse_beyond_chance(a, a, users, 0)
+    assert not compare_errors(a, a, users).is_worse_by(0)

@@ -27,18 +27,6 @@ STORED = Path(__file__).parents[1] / "release" / "data" / "schema-1"
 KNOWN = {862: 5.0, 12: 4.5, 603: 0.5}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    models = tmp_path_factory.mktemp("models")
-    save_models(*train_svd_model(sample_ratings(), epochs=5), str(models))
-    return models
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> CollaborativeModel:
-    return load_collaborative(folder)
-
-
 @pytest.fixture(scope="module", params=["with a ranking", "older"])
 def either(request: pytest.FixtureRequest, model: CollaborativeModel) -> CollaborativeModel:
     return model if request.param == "with a ranking" else load_collaborative(STORED)

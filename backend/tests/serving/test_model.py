@@ -32,19 +32,6 @@ FEW = ["ml_sample_1", "ml_sample_2", "nobody"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with a release of the sample."""
-    models = tmp_path_factory.mktemp("models")
-    save_models(*train_svd_model(sample_ratings(), epochs=5), str(models))
-    return models
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> CollaborativeModel:
-    return load_collaborative(folder)
-
-
-@pytest.fixture(scope="module")
 def svd(folder: Path) -> SVD:
     return joblib.load(folder / "svd_model.pkl")
 

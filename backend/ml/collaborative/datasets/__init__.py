@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         load,
         name_films,
         read_ml_100k_films,
+        read_titles,
     )
     from .movielens_files import read_ml_100k_ratings
 
@@ -40,6 +41,7 @@ __all__ = [
     "read_link_ids",
     "read_ml_100k_films",
     "read_ml_100k_ratings",
+    "read_titles",
 ]
 
 _MODULES = {"check_id_space": ".id_spaces", "read_link_ids": ".id_spaces"}

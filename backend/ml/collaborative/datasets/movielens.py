@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..catalog import describe_coverage
+from ..coverage import measure_coverage
+from ..errors import InputError
 from ..files import locked, replace_together
 from ..progress import progress_bar
 from ..ratings import (
@@ -72,7 +73,8 @@ def describe(table: pd.DataFrame, catalog: frozenset[int] | None) -> list[str]:
             f"ratings from {low:g} to {high:g}"
         )
     if catalog is not None:
-        lines.append(describe_coverage(table, catalog))
+        rated = table["movie_id"].unique().tolist()
+        lines += measure_coverage(catalog, rated, {}).describe()
     return lines
 
 
@@ -237,6 +239,15 @@ class FilmNames:
     """By TMDB id."""
     unmapped: list[str]
     """Of the films that have no TMDB id, sorted."""
+
+
+def read_titles(dataset: str, data_dir: Path) -> dict[int, str]:
+    """Return titles by TMDB id; none, with a warning, if their files cannot be read."""
+    try:
+        return name_films(dataset, data_dir).titles
+    except (OSError, InputError) as error:
+        logger.warning("no titles of %s (%s)", dataset, error)
+        return {}
 
 
 def name_films(dataset: str, data_dir: Path) -> FilmNames:

@@ -29,6 +29,10 @@ class Difference(NamedTuple):
         """Whether the first model is worse by more than `STANDARD_ERRORS`."""
         return self.stars > STANDARD_ERRORS * self.standard_error
 
+    def is_worse_by(self, stars: float) -> bool:
+        """Return whether the first model is worse beyond chance, and by more than `stars`."""
+        return self.beyond_chance and self.stars > stars
+
 
 def compare_errors(
     errors_a: NDArray[np.float64], errors_b: NDArray[np.float64], users: ArrayLike
@@ -58,14 +62,3 @@ def compare_errors(
         spread = float(np.sum(sums**2)) * len(sums) / (len(sums) - 1)
         error = math.sqrt(spread) / len(codes)
     return Difference(roots[0] - roots[1], error)
-
-
-def worse_beyond_chance(
-    errors_a: NDArray[np.float64], errors_b: NDArray[np.float64], users: ArrayLike, by: float
-) -> bool:
-    """Return whether the first model is worse beyond chance, and by more than `by` stars of RMSE.
-
-    Args: see `compare_errors`.
-    """
-    found = compare_errors(errors_a, errors_b, users)
-    return found.beyond_chance and found.stars > by

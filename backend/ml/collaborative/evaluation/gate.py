@@ -113,7 +113,7 @@ def _compare_with_biases(held_out: HoldOut) -> Check:
         found - held_out.ratings for found in (held_out.predictions, held_out.baseline)
     )
     found = compare_errors(errors, others, held_out.users)
-    worse = found.beyond_chance and found.stars > MAX_ABOVE_BIASES
+    worse = found.is_worse_by(MAX_ABOVE_BIASES)
     limit = f", wanted at most {MAX_ABOVE_BIASES:g} above" if worse else ""
     films = "" if held_out.is_of_catalog else " (of all films: the catalog has too few ratings)"
     return Check(
@@ -162,7 +162,7 @@ def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
     ratings = held_out.ratings[here]
     now, then = held_out.predictions[here] - ratings, before["prediction"][there] - ratings
     found = compare_errors(now, then, held_out.users[here])
-    worse = found.beyond_chance and found.stars > MAX_WORSE
+    worse = found.is_worse_by(MAX_WORSE)
     return [
         Check(
             not worse,

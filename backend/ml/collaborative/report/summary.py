@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..catalog import describe_coverage
+from ..coverage import measure_coverage
 from ..evaluation import ALL, TUNING_FOLDS
 from ..paths import from_here
 from ..ratings import APP, GIVEN, NOT_APP_PREFIX, SAMPLE_NOTICE
@@ -63,7 +63,8 @@ def describe_build(
         + (f" trained on; {catalog['published']:,} published" if catalog else ""),
     ]
     if films is not None and not item_only:
-        lines.append(f"Catalog   {describe_coverage(table, films)}")
+        rated = table["movie_id"].unique().tolist()
+        lines += _column("Catalog", measure_coverage(films, rated, {}).describe())
     if verdict.held_out:
         lines += describe_errors(verdict.held_out.scores)
     if not item_only:
