@@ -64,8 +64,7 @@ def fit_ranking(trainset: ArrayTrainset, seed: int) -> Ranking:
         GateError: the vectors are not finite.
     """
     trainset.check()
-    density = trainset.n_ratings / (trainset.n_users * trainset.n_items)
-    weight = float(np.clip(DENSITY_WEIGHT * density, LOWEST_WEIGHT, 1))
+    weight = unseen_weight(trainset.n_ratings, trainset.n_users, trainset.n_items)
     threads = joblib.cpu_count()
     with (
         threadpool_limits(1),  # BLAS's threads would move sums in the last digits
@@ -73,31 +72,62 @@ def fit_ranking(trainset: ArrayTrainset, seed: int) -> Ranking:
         ThreadPoolExecutor(threads) as pool,
     ):
         try:
-            head = _most_rated(trainset)
+            head = most_rated(np.diff(trainset.by_item.starts))
             ease = pool.submit(_fit_ease, trainset, head)
             users, q = _fit_ials(trainset, weight, seed, pool, bar.update)
             weights, step = ease.result()
         except BaseException:  # Ctrl-C above all: what is queued is not waited for
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-        exact = q.astype(np.float64)
-        gram = exact.T @ exact
-        mean = users.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean = users.mean(axis=0, dtype=np.float64)
+        ratings = trainset.by_user.ratings
+        halves = np.count_nonzero(ratings % 1) / len(ratings)
+        return make_ranking(q, mean, head, (weights, step), _cold_list(trainset), weight, halves)
+
+
+def unseen_weight(ratings: int, users: int, films: int) -> float:
+    """Return the weight of a film that a user did not rate, by the size of the table."""
+    return float(np.clip(DENSITY_WEIGHT * ratings / (users * films), LOWEST_WEIGHT, 1))
+
+
+def make_ranking(
+    q: NDArray[np.float32],
+    mean: NDArray[np.float64],
+    head: NDArray[np.int32],
+    ease: tuple[NDArray[np.int16], float],
+    cold: NDArray[np.float32],
+    weight: float,
+    halves: float,
+) -> Ranking:
+    """Return a ranking of what was trained, once it is finite.
+
+    Args:
+        q: see `Ranking`, of all films of the training; so are the others of its names.
+        mean: see `Ranking.mean_vector`.
+        head: see `Ranking`.
+        ease: see `ease_weights`.
+        cold: see `Ranking`.
+        weight: see `unseen_weight`.
+        halves: share of the ratings that have half a star.
+
+    Raises:
+        GateError: the vectors are not finite.
+    """
+    weights, step = ease
     if not (np.isfinite(q).all() and np.isfinite(mean).all() and np.isfinite(step)):
         raise GateError("training the ranking diverged. Nothing was published; check the ratings")
-    ratings = trainset.by_user.ratings
-    of_halves = np.count_nonzero(ratings % 1) > HALF_STARS_FROM * len(ratings)
+    exact = q.astype(np.float64)
     return Ranking(
         q=q,
-        gram=gram,
-        mean_vector=mean,
+        gram=exact.T @ exact,
+        mean_vector=mean.astype(np.float32),
         head=head,
         weights=weights,
         weight_step=step,
-        cold=_cold_list(trainset),
+        cold=cold,
         unseen_weight=weight,
-        trained_films=trainset.n_items,
-        threshold=LIKED - (0.25 if of_halves else 0.5),
+        trained_films=len(q),
+        threshold=LIKED - (0.25 if halves > HALF_STARS_FROM else 0.5),
     )
 
 
@@ -146,9 +176,12 @@ def _pieces(rows: Rows) -> Iterator[tuple[int, int]]:
             yield first, last
 
 
-def _most_rated(trainset: ArrayTrainset) -> NDArray[np.int32]:
-    """Return the HEAD_FILMS most rated films, of equals the lower inner ids; ascending."""
-    counts = np.diff(trainset.by_item.starts)
+def most_rated(counts: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return the HEAD_FILMS most rated films, of equals the lower inner ids; ascending, (k,).
+
+    Args:
+        counts: ratings of each film, (films,).
+    """
     return np.sort(np.argsort(-counts, kind="stable")[:HEAD_FILMS]).astype(np.int32)
 
 
@@ -158,7 +191,7 @@ def _fit_ease(trainset: ArrayTrainset, head: NDArray[np.int32]) -> tuple[NDArray
     places = np.full(trainset.n_items, -1, dtype=np.intp)
     places[head] = np.arange(size)
     starts, films, ratings = trainset.by_user
-    weights = np.zeros((size, size))
+    together = np.zeros((size, size))
     for first in range(0, trainset.n_users, USERS_AT_ONCE):
         bounds = starts[first : first + USERS_AT_ONCE + 1]
         row = slice(bounds[0], bounds[-1])
@@ -167,8 +200,18 @@ def _fit_ease(trainset: ArrayTrainset, head: NDArray[np.int32]) -> tuple[NDArray
         known = columns >= 0
         block = np.zeros((len(bounds) - 1, size), dtype=np.float32)
         block[users[known], columns[known]] = targets[known]
-        weights += block.T @ block  # sums of a few thousand sixteenths: exact in float32
-    weights.flat[:: size + 1] += HEAD_REG
+        together += block.T @ block  # sums of a few thousand sixteenths: exact in float32
+    return ease_weights(together)
+
+
+def ease_weights(together: NDArray[np.float64]) -> tuple[NDArray[np.int16], float]:
+    """Return EASE's weights in steps, (k, k), and the step.
+
+    Args:
+        together: Y'Y of the targets Y, (users, k); it is changed.
+    """
+    weights = together
+    weights.flat[:: len(weights) + 1] += HEAD_REG
     invert(weights)
     weights /= -weights.diagonal()
     np.fill_diagonal(weights, 0)
