@@ -5,30 +5,24 @@ Run it in `backend/`: uvicorn examples.fusion_service:app
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Annotated
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Path, Query
+from fastapi import FastAPI, HTTPException, Path, Query, Response
 
-from ml.collaborative import (
-    CollaborativeModel,
-    ReleaseError,
-    RequestError,
-    load_collaborative,
-)
+from ml.collaborative import ReleaseFollower, RequestError, load_collaborative
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 MODELS_DIR = os.environ.get("MODELS_DIR")
 RELOAD_SECONDS = float(os.environ.get("RELOAD_SECONDS", "60"))
-logger = logging.getLogger("fusion")
 
-model: CollaborativeModel | None = None
+releases = ReleaseFollower(partial(load_collaborative, MODELS_DIR, mmap=True), RELOAD_SECONDS)
+"""Loads the first release once there is one, and each after it."""
 ratings: dict[str, dict[int, float]] = {}
 """In place of the app's table: stars by user and film."""
 catalog = np.arange(1, 10_001)
@@ -36,28 +30,11 @@ content_scores = np.random.default_rng(0).uniform(0, 1, len(catalog))
 """In place of the app's content-based model: its films and their scores, from 0 to 1."""
 
 
-async def follow_releases() -> None:
-    """Load the live release as soon as there is one, and each release after it."""
-    global model
-    while True:
-        try:
-            if model is None:
-                model = await asyncio.to_thread(load_collaborative, MODELS_DIR)
-            elif await asyncio.to_thread(model.reload_if_changed):
-                logger.info("serving release %s", model.manifest["build_id"])
-        except (ReleaseError, OSError) as error:
-            logger.warning("%s; going on with what is loaded", error)
-        await asyncio.sleep(RELOAD_SECONDS)
-
-
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     """Follow the releases while the service runs."""
-    following = asyncio.create_task(follow_releases())
-    yield
-    following.cancel()
-    with suppress(asyncio.CancelledError):
-        await following
+    with releases:
+        yield
 
 
 app = FastAPI(lifespan=lifespan)
@@ -84,6 +61,7 @@ def recommend(user_id: str, n: Annotated[int, Query(ge=1)] = 10) -> list[dict[st
     rated = dict(ratings.get(user_id, {}))  # a copy: another request may add to it
     scores = content_scores.copy()
     weight = collaborative_weight(len(rated))
+    model = releases.model
     if model is not None and weight:
         try:
             now = model.scores(model.fold_in(rated), catalog)
@@ -96,6 +74,9 @@ def recommend(user_id: str, n: Annotated[int, Query(ge=1)] = 10) -> list[dict[st
 
 
 @app.get("/health")
-def health() -> dict[str, str | None]:
-    """Return the release that is served."""
-    return {"release": model.manifest["build_id"] if model else None}
+def health(response: Response) -> dict[str, Any]:
+    """Return the release that is served, and whether new ones are followed: 503 where not."""
+    state = releases.state
+    if state.status == "stale":
+        response.status_code = 503
+    return state._asdict()

@@ -55,7 +55,7 @@ def test_the_services_snippets_run_over_http_before_and_after_the_first_build(
     """The first as it stands, the second added to it, in a backend of their own; then README's."""
     copy_backend(tmp_path)
     first, second, _ = blocks("serving", "python")
-    service = (first + second).replace("sleep(60)", "sleep(0.05)")
+    service = (first + second).replace("seconds=60", "seconds=0.05")
     (tmp_path / "service.py").write_text(service, encoding="utf-8")
     code = "import sys, uvicorn; uvicorn.run('service:app', fd=int(sys.argv[1]))"
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -67,6 +67,7 @@ def test_the_services_snippets_run_over_http_before_and_after_the_first_build(
         with httpx.Client(base_url=url, timeout=30) as client:
             assert client.get("/users/ml_sample_155/films").json() == []
             assert client.post("/films", json={"862": 5.0}).json() == []
+            assert client.get("/health").json()["status"] == "waiting"
             subprocess.run(
                 [sys.executable, "-m", "ml.build_collaborative", "--dataset", "sample", "--quiet"],
                 cwd=tmp_path, env=script_env, check=True,

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from .release import load_models as load_models
     from .serving import CollaborativeModel as CollaborativeModel
     from .serving import FoldedUser as FoldedUser
+    from .serving import FollowerState as FollowerState
     from .serving import Reason as Reason
     from .serving import Recommendation as Recommendation
+    from .serving import ReleaseFollower as ReleaseFollower
     from .serving import SimilarFilm as SimilarFilm
     from .serving import load_collaborative as load_collaborative
 
@@ -45,8 +47,10 @@ _ROOMS = {
     "load_models": "release",
     "CollaborativeModel": "serving",
     "FoldedUser": "serving",
+    "FollowerState": "serving",
     "Reason": "serving",
     "Recommendation": "serving",
+    "ReleaseFollower": "serving",
     "SimilarFilm": "serving",
     "load_collaborative": "serving",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -163,7 +164,7 @@ def test_a_rating_that_comes_in_while_a_ranking_is_made_waits_for_the_next(
 
         scores = staticmethod(model.scores)
 
-    monkeypatch.setattr(fusion_service, "model", Slow())
+    monkeypatch.setattr(fusion_service, "releases", SimpleNamespace(model=Slow()))
     monkeypatch.setattr(
         fusion_service, "ratings", {"user": {film: ratings[film] for film in early}}
     )
@@ -231,11 +232,19 @@ def test_a_damaged_release_leaves_the_old_one_serving_and_a_warning(
         before = service.recommend("user", ALL)
         (models / "live").write_text(f"{second.name}\n", encoding="utf-8")
         warning = f"{damaged} is not the file that was published"
-        wait_until(lambda: warning in service.log.read_text(), "the warning")
-        assert service.release() == first.name
+        wait_until(lambda: service.get("/health")[0] == 503, "health to tell of it")
+        assert warning in service.log.read_text()
+        health = service.get("/health")[1]
+        assert (health["status"], health["release"], health["alive"]) == ("stale", first.name, True)
+        assert health["error"].startswith(warning)
         assert same(service.recommend("user", ALL), before)
+        (models / "live").write_bytes(b"\xff\xfe2\0")  # as PowerShell's > writes
+        wait_until(lambda: "live" in service.get("/health")[1]["error"], "the other error")
+        (models / "live").write_text(f"{second.name}\n", encoding="utf-8")
         damaged.write_bytes(content)
         service.wait_for(second.name)
+        status, health = service.get("/health")
+        assert (status, health["status"], health["error"]) == (200, "ok", None)
         assert not same(service.recommend("user", ALL), before)
 
 
@@ -258,7 +267,7 @@ def test_under_load_no_request_fails_and_no_answer_is_of_two_releases(
     assert outcome.switches >= 3
     assert len(outcome.seen) >= 3
     assert sum(map(len, outcome.load.times.values())) > 100
-    assert "fusion" not in log
+    assert "looking again" not in log
     assert "Traceback" not in log
 
 

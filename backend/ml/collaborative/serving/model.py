@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ..algorithms.ranking_scores import contributions
 from ..paths import MODELS_DIR
 from ..release import ReleaseStore, read_manifest, read_served
 from . import lists
+from .follow import ReleaseFollower
 from .lists import Reason, Recommendation, SimilarFilm, best_films, check_count
 from .snapshot import FoldedUser, Snapshot, read_snapshot
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from .follow import OnError
+
 
 class CollaborativeModel:
     """A release in memory, and a way to the one that is live now; see `load_collaborative`."""
 
     def __init__(self, models_dir: Path, *, mmap: bool = False) -> None:
-        self._store, self._mmap = ReleaseStore(models_dir), mmap
+        self._store = ReleaseStore(models_dir)
+        self._read = partial(read_served, self._store, partial(read_snapshot, mmap=mmap))
         self._reloading, self._process = Lock(), os.getpid()
         self._snapshot = self._read()
-
-    def _read(self) -> Snapshot:
-        return read_served(self._store, partial(read_snapshot, mmap=self._mmap))
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled or copied: it would take the whole release along."""
@@ -83,8 +83,7 @@ class CollaborativeModel:
     ) -> NDArray[np.float64]:
         """Return predicted stars, (n,), as `svd.predict(user, movie_id).est` of Surprise.
 
-        They are clipped to the scale of the ratings. For a user whom the model does not know they
-        are what the films get on average.
+        They are clipped to the scale of the ratings. An unknown user gets the films' averages.
 
         Args:
             user: the app's id (a UUID in any form), or a folded-in user.
@@ -143,8 +142,7 @@ class CollaborativeModel:
                 0.1 brings less popular films, 0.2 many of them.
 
         Raises:
-            UserIdError: `user` is neither.
-            MovieIdError: ids that are no integers.
+            UserIdError, MovieIdError: `user` is neither; ids that are no integers.
             RequestError: `n`, `by` or `novelty` is invalid; the base of the two above.
         """
         now, n = self._snapshot, check_count(n)
@@ -153,12 +151,11 @@ class CollaborativeModel:
         if candidates is not None:
             rows = now.rows_of(candidates)
             wanted[rows[rows >= 0]] = True
-        left_out = now.rows_known(exclude)
+        wanted[now.rows_known(exclude)] = False
         stars = now.stars_of(user)
         scores = now.score_all(user, stars, novelty)
         if not rated:
             wanted[now.rows_seen_by(user)] = False
-        wanted[left_out] = False
         chosen = np.flatnonzero(wanted)
         order = scores if by == "score" else stars
         best = chosen[best_films(order[chosen], stars[chosen], now.movie_ids[chosen], n)]
@@ -185,8 +182,7 @@ class CollaborativeModel:
         lists.check_order("score", novelty)
         rows = now.rows_of(movie_ids)
         found = now.score_all(user, now.stars_of(user), novelty)[rows]
-        found[rows < 0] = np.nan
-        return found
+        return np.where(rows < 0, np.nan, found)
 
     def because(self, user: str | UUID | FoldedUser, movie_id: int, n: int = 3) -> list[Reason]:
         """Return which of the user's films speak most for this one: "because you liked ...".
@@ -205,13 +201,7 @@ class CollaborativeModel:
         """
         now, n = self._snapshot, check_count(n)
         (row,) = now.rows_of([movie_id]).tolist()
-        ranked = now.rank_user(user)
-        if now.ranking is None or ranked is None or row < 0 or not len(ranked.rows):
-            return []
-        each, rest = contributions(now.ranking, ranked, row)
-        total = each.sum() + rest
-        speak = np.flatnonzero((each > 0) & (ranked.rows != row) & (total > 0))
-        rows, shares = ranked.rows[speak], each[speak] / total
+        rows, shares = now.shares_of(user, row)
         best = best_films(shares, shares, now.movie_ids[rows], n)
         return list(map(Reason, now.movie_ids[rows[best]].tolist(), shares[best].tolist()))
 
@@ -222,9 +212,8 @@ class CollaborativeModel:
             ratings: stars by TMDB id, as int, float, Decimal or a scalar of NumPy. Films that the
                 model does not know say nothing; where none is left the user is like one whom the
                 model does not know.
-            watched: TMDB ids of films that the user watched and perhaps did not rate. They say
-                what the user comes to see, so they change scores, not stars; and they are not
-                recommended.
+            watched: TMDB ids of films that the user watched and perhaps did not rate. They change
+                scores, not stars, and are not recommended.
 
         Raises:
             MovieIdError: ids that are no integers.
@@ -280,6 +269,16 @@ class CollaborativeModel:
             lock.release()
         return True
 
+    def follow(self, seconds: float = 60.0, on_error: OnError | None = None) -> ReleaseFollower:
+        """Load each new release, in a thread that starts here; see `ReleaseFollower`.
+
+        Its `state` is for the service's health, and `stop` ends it. Each call starts another.
+
+        Raises:
+            RequestError: `seconds` is not a number above 0, or `on_error` cannot be called.
+        """
+        return ReleaseFollower(self, seconds, on_error).start()
+
 
 def load_collaborative(
     models_dir: str | Path | None = None, *, mmap: bool = False
@@ -295,6 +294,7 @@ def load_collaborative(
 
     Raises:
         MissingReleaseError: there is none, or none that is complete.
-        DamagedReleaseError: a file is missing, cut, or another than was published; or newer.
+        DamagedReleaseError: a file is missing, cut, invalid, or another than was published.
+        NewerReleaseError: see `release.read_manifest`.
     """
     return CollaborativeModel(Path(models_dir or MODELS_DIR), mmap=mmap)

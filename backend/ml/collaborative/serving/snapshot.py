@@ -199,6 +199,21 @@ class Snapshot:
         given = dict(zip(ratings, stars.tolist(), strict=True))
         return FoldedUser(given, float(found[0]), found[1:], self.build_id, tuple(also), ranked)
 
+    def shares_of(
+        self, user: str | UUID | FoldedUser, row: int
+    ) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+        """Return the rows of the user's films that speak for a film, and the share of each, (n,).
+
+        Nothing where `row` is -1; see `because` of the model.
+        """
+        ranked = self.rank_user(user)
+        if self.ranking is None or ranked is None or row < 0 or not len(ranked.rows):
+            return np.empty(0, dtype=np.intp), np.empty(0)
+        each, rest = ranking_scores.contributions(self.ranking, ranked, row)
+        total = each.sum() + rest
+        speak = np.flatnonzero((each > 0) & (ranked.rows != row) & (total > 0))
+        return ranked.rows[speak], each[speak] / total
+
     def likeness_to(self, row: int) -> NDArray[np.floating]:
         """Return how like a film each film is, -1 to 1, (films,): see `similar` of the model."""
         if self.ranking is not None:
