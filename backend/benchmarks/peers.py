@@ -183,14 +183,33 @@ def write_folds(data_dir: Path, path: Path) -> int:
 
 def start_peer(name: str, folds: Path, envs: Path) -> dict[str, Any]:
     """Run a library in its environment, which is made if needed."""
-    python, package = Path(sys.executable), PEERS[name][1]
-    if "==" in package:
-        folder = envs / package.replace("==", "-")
-        python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-        _run([sys.executable, "-m", "venv", str(folder)])
-        _run([str(python), "-m", "pip", "install", "--quiet", package])
+    package = PEERS[name][1]
+    python = python_with(package if "==" in package else "", envs)
     out = _run([str(python), str(Path(__file__).resolve()), "--peer", name, str(folds)])
     return dict(json.loads(out.splitlines()[-1]))
+
+
+def python_with(package: str, envs: Path) -> Path:
+    """Return the Python of a package's own environment in `envs`, which is made if needed.
+
+    Args:
+        package: with its version, `name==version`; none stands for this environment.
+        envs: one folder for each package.
+
+    Raises:
+        RuntimeError: it could not be installed.
+    """
+    if not package:
+        return Path(sys.executable)
+    name, _, number = package.partition("==")
+    folder = envs / f"{name.partition('[')[0]}-{number}"
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    installed = folder / "installed"
+    if not installed.is_file():
+        _run([sys.executable, "-m", "venv", str(folder)])
+        _run([str(python), "-m", "pip", "install", "--quiet", package])
+        installed.touch()
+    return python
 
 
 def _run(command: list[str]) -> str:
