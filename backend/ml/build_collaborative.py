@@ -201,7 +201,7 @@ def _build(options: BuildOptions, cluster: Cluster | None) -> None:
     films = catalog.resolve_catalog(options.catalog, options.dataset)
     store = ReleaseStore(options.models_dir)
     store.check_place()
-    given = build.load_given(options, cluster, films)
+    given = build.load_given(options, cluster)
     with store.locked():
         live = build.read_live(store, options)
         combined = _combine_sources(options, films, live.counts) if given is None else given.table
@@ -213,8 +213,8 @@ def _build(options: BuildOptions, cluster: Cluster | None) -> None:
             return
         if given is None:
             choice.check_catalog(options, films, combined)
-        wanted = choice.choose_films(films, combined)
-        trainings = build.choose_trainings(options, cluster, combined)
+        wanted = choice.choose_films(films, combined, given.whole if given else None)
+        trainings = build.choose_trainings(options, cluster, combined, given)
         held_out = build.hold_out_fifth(options, trainings, combined, wanted)
         training = held_out.training if held_out else trainings[0]
         if given is None or given.whole is None:

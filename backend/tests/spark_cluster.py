@@ -20,6 +20,9 @@ from ml.collaborative.spark.session import Cluster, open_cluster
 ON_SPARK = [
     pytest.mark.spark,
     pytest.mark.xdist_group("spark"),
+    pytest.mark.filterwarnings(
+        "ignore:PySpark does not yet:FutureWarning"
+    ),  # as `open_cluster` does
     pytest.mark.skipif(
         not (os.environ.get("JAVA_HOME") or shutil.which("java")),
         reason="no Java: the tests on Spark need Java 17 or newer",
@@ -71,7 +74,7 @@ def given(cluster: Cluster, drawn: pd.DataFrame, tmp_path_factory: pytest.TempPa
     """The same, read on the cluster."""
     path = tmp_path_factory.mktemp("given") / "ratings.parquet"
     write(path, drawn)
-    return read_given(cluster, str(path), None)
+    return read_given(cluster, str(path))
 
 
 def write(path: Path, table: pd.DataFrame) -> None:

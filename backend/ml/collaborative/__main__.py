@@ -74,6 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     export.add_argument("-n", type=cli.at_least(1), default=10,
         help="films for each user (default %(default)s)")  # fmt: skip
     cli.add_models_flag(export)
+
+    clear = command("clear-checkpoints", _clear_checkpoints,
+        "Delete the checkpoints of Spark builds in a folder, and nothing else.")  # fmt: skip
+    clear.add_argument("path", type=cli.some_text, metavar="PATH", help="that of --checkpoint-dir")
     args = parser.parse_args(argv)
     return cli.run(args.work, args)
 
@@ -206,6 +210,16 @@ def _export(args: argparse.Namespace) -> None:
     rows, users = export_lists(args.models_dir, args.file, args.n)
     if not args.quiet:
         cli.print_lines([f"{rows:,} recommendations for {users:,} users in {args.file}"])
+
+
+def _clear_checkpoints(args: argparse.Namespace) -> None:
+    from .spark.checkpoints import clear_checkpoints
+    from .spark.session import open_cluster
+
+    with open_cluster("local[1]") as cluster:
+        deleted = clear_checkpoints(cluster.session, args.path)
+    if not args.quiet:
+        cli.print_lines([f"{deleted} folders of checkpoints deleted from {args.path}"])
 
 
 if __name__ == "__main__":

@@ -83,9 +83,7 @@ def cluster_of(options: BuildOptions) -> Iterator[Cluster | None]:
         yield cluster
 
 
-def load_given(
-    options: BuildOptions, cluster: Cluster | None, films: frozenset[int] | None
-) -> Loaded | None:
+def load_given(options: BuildOptions, cluster: Cluster | None) -> Loaded | None:
     """Read the ratings that take the place of MovieLens's and the app's; None where none do.
 
     Raises:
@@ -96,17 +94,18 @@ def load_given(
     from .spark.build import load_ratings
 
     return load_ratings(
-        cluster, options.spark.ratings, films, item_only=options.spark.item_only,
+        cluster, options.spark.ratings, item_only=options.spark.item_only,
         factors=options.trainings[0].parameters.factors,
     )  # fmt: skip
 
 
 def choose_trainings(
-    options: BuildOptions, cluster: Cluster | None, table: pd.DataFrame
+    options: BuildOptions, cluster: Cluster | None, table: pd.DataFrame, given: Loaded | None
 ) -> list[Training]:
     """Return what is to be trained and judged; what is too large for this machine is left out."""
     if cluster is not None:
-        return [on_cluster(training, cluster) for training in options.trainings]
+        item_only = given is not None and given.whole is not None
+        return [on_cluster(one, cluster, folded=item_only) for one in options.trainings]
     trainings = list(options.trainings)
     for training in options.trainings[1:]:
         size = (table["user_id"].nunique(), table["movie_id"].nunique(), len(table))

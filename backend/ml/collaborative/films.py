@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .options import BuildOptions
+    from .spark.ratings import Given
 
 MIN_COVERED = 0.5
 """Share of films below which people are warned."""
@@ -69,21 +70,28 @@ def check_app_films(films: frozenset[int] | None, app: pd.DataFrame) -> None:
         logger.info("%s", line)
 
 
-def choose_films(films: frozenset[int] | None, table: pd.DataFrame) -> frozenset[int] | None:
+def choose_films(
+    films: frozenset[int] | None, table: pd.DataFrame, whole: Given | None = None
+) -> frozenset[int] | None:
     """Return the films to publish: those of the catalog, and what the app's users rated.
 
     Args:
         films: the catalog; None stands for every film, and so does the result.
         table: the ratings.
+        whole: all ratings, on a cluster, where the table is a sample of them.
 
     Raises:
         InputError: none of them has ratings.
     """
     if films is None:
         return None
-    of_app = ratings.is_app_user(table["user_id"].astype("str"))
-    wanted = films | frozenset(table["movie_id"][of_app.to_numpy()].tolist())
-    if not table["movie_id"].isin(wanted).any():
+    if whole is None:
+        of_app = ratings.is_app_user(table["user_id"].astype("str")).to_numpy()
+        rated, by_app = table["movie_id"].to_numpy(), table["movie_id"].to_numpy()[of_app]
+    else:
+        rated, by_app = whole.movie_ids, whole.movie_ids[whole.of_app]
+    wanted = films | frozenset(by_app.tolist())
+    if not np.isin(rated, list(wanted)).any():
         names = ", ".join(source.name for source in ratings.sources_of(table))
         raise InputError(
             f"none of the catalog's {len(films):,} films has ratings in {names}: use a set with "

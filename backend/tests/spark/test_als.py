@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
@@ -14,6 +15,7 @@ from spark_cluster import ON_SPARK, executors
 from surprise import SVD
 
 from benchmarks.local_als import fit_local_als
+from ml.build_collaborative import save_models
 from ml.collaborative.algorithms.svd import predict_pairs
 from ml.collaborative.algorithms.training import make_training
 from ml.collaborative.errors import GateError, SourceError, UsageError
@@ -21,6 +23,7 @@ from ml.collaborative.evaluation.metrics import rmse
 from ml.collaborative.evaluation.splits import k_folds
 from ml.collaborative.ratings import rating_scale
 from ml.collaborative.release import model_arrays
+from ml.collaborative.serving import load_collaborative
 from ml.collaborative.spark import ALS, on_cluster
 from ml.collaborative.spark.als import describe_als, fit_als
 from ml.collaborative.spark.item_only import fit_items
@@ -102,7 +105,7 @@ def test_an_item_only_model_is_the_full_one_without_its_users(
     trainset = make_trainset(collected)
     full = fit_als(trainset, parameters=QUICK, seed=2, cluster=cluster)
     films, empty, fitted = fit_items(
-        cluster, given.ratings, len(drawn), given.scale, given.movie_ids, QUICK, 2, "same"
+        cluster, given.ratings, given.size, given.scale, given.movie_ids, QUICK, 2, "same"
     )
     order = np.argsort(trainset.raw_items())
     assert given.scale == rating_scale(drawn["rating"]) == empty.rating_scale
@@ -120,6 +123,23 @@ def test_an_item_only_model_is_the_full_one_without_its_users(
     assert fitted.users.count() == drawn["user_id"].nunique()
     est = films.predict("somebody", int(given.movie_ids[5])).est
     assert est == pytest.approx(np.clip(empty.global_mean + films.bi[5], *given.scale))
+
+
+def test_the_users_an_item_only_build_is_judged_by_are_those_it_would_serve(
+    cluster: Cluster, drawn: pd.DataFrame, tmp_path: Path
+) -> None:
+    trainset = make_trainset(drawn)
+    training = make_training(ALS, seed=2, factors=3, epochs=2)
+    folded, plain = (on_cluster(training, cluster, folded=f).fit(trainset) for f in (True, False))
+    np.testing.assert_array_equal(folded.qi, plain.qi)
+    assert not np.allclose(folded.pu, plain.pu, atol=0.01)
+    save_models(folded, trainset, str(tmp_path))
+    model = load_collaborative(tmp_path)
+    for user in (0, 7, 200):
+        raw = trainset.to_raw_uid(user)
+        rated = {trainset.to_raw_iid(film): stars for film, stars in trainset.ur[user]}
+        served = model.predict(model.fold_in(rated), model.movie_ids)
+        np.testing.assert_allclose(model.predict(raw, model.movie_ids), served)
 
 
 def test_als_without_a_cluster_or_with_results_that_are_not_finite_is_an_error(

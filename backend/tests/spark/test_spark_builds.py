@@ -10,13 +10,16 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from small_builds import BUILD
+from small_builds import BUILD, build
 from spark_cluster import ON_SPARK, QUICK_JAVA
 from surprise import SVD
 
 from benchmarks.make_archive import draw_ratings
+from ml.build_collaborative import main
+from ml.collaborative import __main__ as tool
 from ml.collaborative.release import ReleaseStore, load_models, verify_release
 from ml.collaborative.serving import load_collaborative
 from ml.collaborative.spark.session import Cluster
@@ -85,6 +88,7 @@ def test_a_killed_item_only_build_of_a_database_resumes_and_is_served(
     check_output(done)
     for side in ("item", "user"):
         assert f"-{side}-biases was done before" in done.stderr
+    assert "-ranking is done" in done.stderr
     manifest = published(tmp_path / "models")
     assert manifest["model"]["shape"] == "item-only"
     data = manifest["data"]
@@ -103,6 +107,7 @@ def test_a_killed_item_only_build_of_a_database_resumes_and_is_served(
     )
     assert len(model.similar(loved, 3)) == 3
     assert not model.knows_user("1")
+    assert model.because(folded, found[0].movie_id, 1)
     same = run(*command, "--if-changed", **env)
     assert same.stdout == f"Nothing changed since release {manifest['build_id']}: nothing built\n"
     listed = run(TOOL, "releases", "--models-dir", tmp_path / "models")
@@ -118,6 +123,48 @@ def test_a_killed_item_only_build_of_a_database_resumes_and_is_served(
     )
     again = model.fold_in({int(film): stars for film, stars in known.items()})
     assert abs(again.bias - own["bias"]) < 1
+
+
+def test_item_only_builds_keep_to_a_catalog_the_gate_and_the_history(
+    cluster: Cluster, drawn: pd.DataFrame, tmp_path: Path
+) -> None:
+    """In the session that is open: users are folded in from what they rated of the catalog."""
+    ids = [f"ml_{user}" for user in drawn["user_id"].astype("str")]
+    ids[:3] = ["me"] * 3
+    rows = drawn.assign(user_id=ids)
+    films = np.unique(rows["movie_id"])
+    catalog, own = {*films[::4].tolist(), 999_999}, {*rows["movie_id"][:3].tolist()}
+    joblib.dump(catalog, tmp_path / "movie_ids.pkl")
+    path, models = tmp_path / "ratings.parquet", tmp_path / "models"
+    flags = ("--spark", "--ratings", path, "--item-only", "--catalog", tmp_path / "movie_ids.pkl",
+             "--epochs", "3", "--factors", "4")  # fmt: skip
+    rows.to_parquet(path, index=False)
+    first = build(models, *flags)
+    model = load_collaborative(models)
+    assert {*model.movie_ids.tolist()} == catalog & {*films.tolist()} | own
+    assert model.manifest["catalog"]["published"] == len(model.movie_ids)
+    assert model.manifest["data"]["films"] == len(films)
+    assert model.manifest["gate"]["passed"]
+    ranking = model.snapshot.ranking
+    assert ranking is not None
+    assert (ranking.trained_films, len(ranking.q)) == (len(films), len(model.movie_ids))
+    new = model.fold_in(dict.fromkeys(model.movie_ids[:5].tolist(), 5.0))
+    listed = model.recommend(new, 5)
+    assert model.because(new, listed[0].movie_id, 1)
+    assert listed != model.recommend(new, 5, by="stars")
+    assert len(model.recommend("somebody", 5)) == 5
+    assert build(models, *flags, "--if-changed") == first
+    rows.assign(rating=rows["rating"].where(rows.index > 0, 0.5)).to_parquet(path, index=False)
+    second = build(models, *flags, "--if-changed")
+    assert second != first
+    rows[::2].to_parquet(path, index=False)
+    assert main([*map(str, flags), "--models-dir", str(models)]) == 5
+    assert ReleaseStore(models).live_id() == second
+    assert model.reload_if_changed()
+    assert tool.main(["rollback", "--models-dir", str(models)]) == 0
+    assert model.reload_if_changed()
+    assert model.recommend(model.fold_in(new.ratings), 5) == listed
+    assert model.manifest["build_id"] == first
 
 
 def make_database(cluster: Cluster, path: Path, drawn: Any) -> None:

@@ -12,7 +12,6 @@ from spark_cluster import ON_SPARK, in_order, write
 from ml.collaborative.errors import InputError, SourceError
 from ml.collaborative.evaluation import held_out
 from ml.collaborative.ratings import (
-    NOT_IN_CATALOG,
     RATED_AGAIN,
     combine,
     empty_ratings,
@@ -33,7 +32,7 @@ def test_ratings_come_back_with_the_ids_they_went_with(cluster: Cluster, tmp_pat
         np.repeat(ODD, 3), [603, 9_007_199_254_740_991, 12] * len(ODD), [0.5, 5, 3] * len(ODD)
     )
     write(tmp_path / "r.parquet", rows)
-    given = read_given(cluster, str(tmp_path / "r.parquet"), None)
+    given = read_given(cluster, str(tmp_path / "r.parquet"))
     found = given.collect()
     assert in_order(found) == in_order(rows)
     assert in_order(combine(found, empty_ratings())) == in_order(rows)
@@ -41,19 +40,17 @@ def test_ratings_come_back_with_the_ids_they_went_with(cluster: Cluster, tmp_pat
     assert given.scale == (0.5, 5)
 
 
-def test_of_several_ratings_the_highest_is_kept_and_of_films_the_catalogs(
+def test_of_several_ratings_the_highest_is_kept_and_the_apps_films_are_known(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     path = tmp_path / "r.csv"
-    path.write_text("rating,user_id,movie_id,x\n3,7,10,a\n5,7,10,b\n1,8,20,\n2,9,10,\n")
-    given = read_given(cluster, str(path), {10, 99})
-    assert in_order(given.collect()) == [("7", 10, 5), ("9", 10, 2)]
-    assert given.dropped == {
-        NOT_IN_CATALOG: 1, RATED_AGAIN: 1
-    }  # fmt: skip
+    path.write_text("rating,user_id,movie_id,x\n3,7,10,a\n5,7,10,b\n1,ml_8,20,\n2,9,10,\n")
+    given = read_given(cluster, str(path))
+    assert in_order(given.collect()) == [("7", 10, 5), ("9", 10, 2), ("ml_8", 20, 1)]
+    assert given.dropped == {RATED_AGAIN: 1}
     assert given.scale == (1, 5)
-    with pytest.raises(InputError, match="no rating is of a film in the catalog"):
-        read_given(cluster, str(path), {99})
+    assert given.movie_ids.tolist() == [10, 20]
+    assert given.of_app.tolist() == [True, False]
 
 
 def test_ids_are_read_right_from_csv_and_from_integers_with_blanks_among_them(
@@ -62,15 +59,15 @@ def test_ids_are_read_right_from_csv_and_from_integers_with_blanks_among_them(
     ids = ["a,b", 'say "hi"', "two\nlines", " x "]
     rows = pd.DataFrame({"user_id": ids, "movie_id": 11, "rating": 3.0})
     rows.to_csv(tmp_path / "r.csv", index=False)
-    assert in_order(read_given(cluster, str(tmp_path / "r.csv"), None).collect()) == [
+    assert in_order(read_given(cluster, str(tmp_path / "r.csv")).collect()) == [
         (name, 11, 3.0) for name in sorted(ids)
     ]
     rows.assign(user_id=[7.0, 7e9, 1.5, 8.0]).to_parquet(tmp_path / "r.parquet")
-    found = read_given(cluster, str(tmp_path / "r.parquet"), None).collect()
+    found = read_given(cluster, str(tmp_path / "r.parquet")).collect()
     assert sorted(found["user_id"].astype("str")) == ["1.5", "7", "7000000000", "8"]
     rows.assign(movie_id=True).to_parquet(tmp_path / "r.parquet")
     with pytest.raises(InputError, match="movie_id as boolean: expected text or a number"):
-        read_given(cluster, str(tmp_path / "r.parquet"), None)
+        read_given(cluster, str(tmp_path / "r.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +89,7 @@ def test_invalid_rows_are_an_error_of_one_line(
 ) -> None:
     (tmp_path / "r.csv").write_text(rows)
     with pytest.raises(InputError, match=message) as caught:
-        read_given(cluster, str(tmp_path / "r.csv"), None)
+        read_given(cluster, str(tmp_path / "r.csv"))
     assert "\n" not in str(caught.value)
 
 
@@ -110,7 +107,7 @@ def test_a_source_that_cannot_be_read_is_an_error_of_one_line_without_secrets(
     cluster: Cluster, source: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as caught:
-        read_given(cluster, source, None)
+        read_given(cluster, source)
     assert "hidden" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -120,7 +117,7 @@ def test_a_text_file_in_place_of_parquet_is_an_error_of_one_line(
 ) -> None:
     (tmp_path / "r.parquet").write_text("no ratings")
     with pytest.raises(InputError) as caught:
-        read_given(cluster, str(tmp_path / "r.parquet"), None)
+        read_given(cluster, str(tmp_path / "r.parquet"))
     assert "\n" not in str(caught.value)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+import pytest
 from spark_cluster import ON_SPARK, executors
 
+from ml.collaborative import __main__ as tool
 from ml.collaborative.spark.session import Cluster, open_cluster
 
 pytestmark = ON_SPARK
@@ -44,3 +47,31 @@ def test_nothing_listens_but_on_127_0_0_1(cluster: Cluster) -> None:
         }
         assert listening
         assert listening <= {"0100007F", "0000000000000000FFFF00000100007F"}
+
+
+def test_checkpoints_of_another_version_are_not_used_and_a_command_clears_all(
+    cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    kept = {"mine", "collaborative.txt", "collaborative", "0123-items"}
+    for name in (*kept, "collaborative-0.1.9", "0123456789abcdef-items"):
+        (tmp_path / name / "a").mkdir(parents=True)
+        (tmp_path / name / "a" / "_SUCCESS").touch()
+    for _ in range(2):
+        with open_cluster(checkpoints=str(tmp_path)) as again:
+            assert again.checkpoints
+            assert not again.is_whole("a")
+            assert again.stage("b", cluster.session.range(3), 3).count() == 3
+            assert again.is_whole("b")
+            arrays = again.checkpoints.arrays("c", lambda: {"x": np.arange(3), "y": 0.5})
+    assert arrays["x"].tolist() == [0, 1, 2]
+    assert arrays["y"].item() == 0.5
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 2
+    assert f"{tmp_path} has checkpoints of another version (0.1.9, unknown), and" in said[0]
+    assert said[0].endswith(f"clear-checkpoints {tmp_path}")
+    assert tool.main(["clear-checkpoints", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"3 folders of checkpoints deleted from {tmp_path}\n"
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert tool.main(["clear-checkpoints", str(tmp_path / "none")]) == 2
+    assert "there is no folder" in capsys.readouterr().err

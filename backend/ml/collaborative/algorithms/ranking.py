@@ -139,9 +139,8 @@ def _fit_ials(
     update: Callable[[int], Any],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the vectors of users and films, (users, FACTORS) and (films, FACTORS)."""
-    rng = np.random.default_rng(seed)
     users = np.empty((trainset.n_users, FACTORS), dtype=np.float32)
-    films = rng.normal(0, SPREAD / FACTORS**0.5, (trainset.n_items, FACTORS)).astype(np.float32)
+    films = first_vectors(trainset.n_items, seed)
     solve = compiled_solve(trainset.by_user.ratings.dtype.name)
     targets = np.array([SEEN_TARGET, LIKED_TARGET], dtype=np.float32)
 
@@ -162,6 +161,12 @@ def _fit_ials(
         solve_side(trainset.by_user, users, films)
         solve_side(trainset.by_item, films, users)
     return users, films
+
+
+def first_vectors(films: int, seed: int) -> NDArray[np.float32]:
+    """Return the films' vectors that training begins with, (films, FACTORS)."""
+    drawn = np.random.default_rng(seed).normal(0, SPREAD / FACTORS**0.5, (films, FACTORS))
+    return drawn.astype(np.float32)
 
 
 def _pieces(rows: Rows) -> Iterator[tuple[int, int]]:

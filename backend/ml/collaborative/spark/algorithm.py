@@ -22,11 +22,19 @@ def _fit_nowhere(*_: object) -> SVD:
 
 
 def _fit(
-    cluster: Cluster, trainset: ArrayTrainset, parameters: Parameters, seed: int, _: Watch | None
+    cluster: Cluster,
+    folded: bool,
+    trainset: ArrayTrainset,
+    parameters: Parameters,
+    seed: int,
+    _: Watch | None,
 ) -> SVD:
     """Train on the cluster; it does not report its epochs."""
     from .als import fit_als
+    from .item_only import fit_folded
 
+    if folded:
+        return fit_folded(cluster, trainset, parameters, seed)
     return fit_als(trainset, parameters=parameters, seed=seed, cluster=cluster)
 
 
@@ -43,7 +51,13 @@ ALS = Algorithm(
 """Its parameters and defaults; to train, it needs a cluster, see `on_cluster`."""
 
 
-def on_cluster(training: Training, cluster: Cluster) -> Training:
-    """Return the same training, bound to a cluster on which it is done."""
-    algorithm = replace(training.algorithm, fit=partial(_fit, cluster))
+def on_cluster(training: Training, cluster: Cluster, *, folded: bool = False) -> Training:
+    """Return the same training, bound to a cluster on which it is done.
+
+    Args:
+        training: of ALS.
+        cluster: where to train.
+        folded: have folded-in users in the model, as an item-only release serves them.
+    """
+    algorithm = replace(training.algorithm, fit=partial(_fit, cluster, folded))
     return replace(training, algorithm=algorithm)

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..algorithms.parts import Parts, attach
 from ..errors import GateError
 from .failures import as_source_error
+from .ranking import Size, fit_ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +33,8 @@ ITEM_BIAS_REG, USER_BIAS_REG = 5.0, 5.0
 """Regularisation of the biases, in ratings: so many ratings at the mean are added to each."""
 MAX_BLOCKS = 1000
 """Blocks of users, and of films: each task of ALS has a buffer for each pair of blocks."""
+MAX_LOCAL_RANKING = 4_000_000
+"""Ratings up to which a ranking is trained here, from a trainset in memory: it takes a minute."""
 CHECKPOINT_INTERVAL = 5
 """Iterations after which ALS writes its factors to the folder of checkpoints."""
 
@@ -39,6 +43,8 @@ CHECKPOINT_INTERVAL = 5
 class Fitted:
     """A trained model on the cluster."""
 
+    name: str
+    """What the names of its stages begin with."""
     mean: float
     """Of all ratings."""
     items: DataFrame
@@ -61,6 +67,8 @@ def describe_als(parameters: Parameters) -> dict[str, float]:
 def fit_als(trainset: ArrayTrainset, *, parameters: Parameters, seed: int, cluster: Cluster) -> SVD:
     """Train a `surprise.SVD` on the cluster, on ratings that are in memory here.
 
+    Of more than `MAX_LOCAL_RANKING` ratings it brings its ranking, see `algorithms.parts`.
+
     Args:
         trainset: at least one rating.
         parameters: factors, epochs (iterations) and reg are used; see `describe_als`.
@@ -77,20 +85,30 @@ def fit_als(trainset: ArrayTrainset, *, parameters: Parameters, seed: int, clust
 
     trainset.check()
     rows = trainset.by_user
-    users = _repeat(rows.starts)
-    columns = {"user": users, "item": rows.others, "rating": rows.ratings.astype("float64")}
+    size = Size(trainset.n_ratings, trainset.n_users, trainset.n_items)
+    columns = {"user": _repeat(rows.starts), "item": rows.others, "rating": rows.ratings}
     digest = hashlib.sha256(b"".join(column.tobytes() for column in columns.values()))
-    with as_source_error():
+    ranking = None
+    with as_source_error(), cluster.scope():
         frame = cluster.session.createDataFrame(pa.table(columns))
-        fitted = fit(cluster, frame, len(users), parameters, seed, digest.hexdigest())
-        bi, qi = collect(fitted.items, "item", trainset.n_items, parameters.factors)
-        bu, pu = collect(fitted.users, "user", trainset.n_users, parameters.factors)
-        cluster.session.catalog.clearCache()
+        ratings = cache_by_user(cluster, frame, size.ratings)
+        fitted = fit(cluster, ratings, size.ratings, parameters, seed, digest.hexdigest())
+        bi, qi = collect(fitted.items, "item", size.films, parameters.factors)
+        bu, pu = collect(fitted.users, "user", size.users, parameters.factors)
+        if size.ratings > MAX_LOCAL_RANKING:
+            ranking = fit_ranking(cluster, ratings, size, seed, f"{fitted.name}-ranking")
     model = SVD(n_factors=parameters.factors, n_epochs=parameters.epochs, random_state=seed)
     AlgoBase.fit(model, trainset)
     model.bu, model.bi, model.pu, model.qi = bu, bi, pu, qi
     check_finite(bu, bi, pu, qi)
-    return model
+    return attach(model, Parts(ranking=ranking))
+
+
+def cache_by_user(cluster: Cluster, ratings: DataFrame, count: int) -> DataFrame:
+    """Return user (int), item (int) and rating (double) in partitions by user, cached."""
+    cluster.expect(count)
+    rows = ratings.select("user", "item", ratings["rating"].cast("double"))
+    return cluster.persist(rows.repartition(cluster.partitions_for(count), "user"), count)
 
 
 def fit(
@@ -108,7 +126,7 @@ def fit(
 
     Args:
         cluster: where to train.
-        ratings: user (int), item (int), rating (double); each pair once.
+        ratings: see `cache_by_user`; each pair once.
         count: number of the ratings.
         parameters: see `fit_als`.
         seed: of the first factors.
@@ -117,14 +135,12 @@ def fit(
     from pyspark.ml.recommendation import ALS
     from pyspark.sql import functions as F  # noqa: N812  its usual name
 
-    cluster.expect(count)
     partitions = cluster.partitions_for(count)
     blocks = min(partitions, MAX_BLOCKS)
     key = json.dumps(
         [fingerprint, describe_als(parameters), seed, partitions, cluster.session.version]
     )
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
-    ratings = cluster.persist(ratings.repartition(partitions, "user"), count)
     mean = float(ratings.agg(F.avg("rating")).first()[0])  # type: ignore[index]
 
     def shrunk(value: Column, weight: float) -> Column:
@@ -134,7 +150,7 @@ def fit(
         shrunk(F.col("rating") - mean, ITEM_BIAS_REG).alias("item_bias")
     )
     item_bias = cluster.stage(f"{name}-item-biases", item_bias, count)
-    left = ratings.join(item_bias, "item").withColumn(
+    left = ratings.join(F.broadcast(item_bias), "item").withColumn(
         "rating", F.col("rating") - mean - F.col("item_bias")
     )
     user_bias = left.groupBy("user").agg(shrunk(F.col("rating"), USER_BIAS_REG).alias("user_bias"))
@@ -169,7 +185,7 @@ def fit(
             )
             frame = cluster.stage(stage, frame, count)
         found.append(frame)
-    return Fitted(mean, *found)
+    return Fitted(name, mean, *found)
 
 
 def _repeat(starts: NDArray[np.int64]) -> NDArray[np.int32]:

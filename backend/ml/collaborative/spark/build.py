@@ -33,22 +33,19 @@ class Loaded:
     """All of them, on the cluster, for an item-only release; None for a full one."""
 
 
-def load_ratings(
-    cluster: Cluster, source: str, films: frozenset[int] | None, *, item_only: bool, factors: int
-) -> Loaded:
+def load_ratings(cluster: Cluster, source: str, *, item_only: bool, factors: int) -> Loaded:
     """Read the ratings that --ratings names.
 
     Args:
         cluster: where to read.
         source: see `ratings.read_given`.
-        films: TMDB ids to keep; None keeps all.
         item_only: make the release item-only even if a full one would be small enough.
         factors: of the training; with users, they decide how large a full release is.
 
     Raises:
         InputError, SourceError: see `ratings.read_given`.
     """
-    given = read_given(cluster, source, films)
+    given = read_given(cluster, source)
     with as_source_error():
         if not item_only and given.fits_full_release(factors):
             return Loaded(given.collect(), None)
@@ -66,7 +63,7 @@ def train_items(
         (array of float) of all users.
     """
     svd, trainset, fitted = fit_items(
-        cluster, given.ratings, given.counts["ratings"], given.scale, given.movie_ids,
+        cluster, given.ratings, given.size, given.scale, given.movie_ids,
         training.parameters, training.seed, given.fingerprint,
     )  # fmt: skip
     users = given.user_ids.join(fitted.users, "user").select("user_id", "bias", "factors")

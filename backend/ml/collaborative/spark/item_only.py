@@ -6,14 +6,16 @@ from the second moments of all users, aggregated on the cluster.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..algorithms.fold_in import MAX_RATINGS, make_root
-from ..algorithms.parts import Parts, attach
-from .als import check_finite, collect, fit
+from ..algorithms.fold_in import MAX_RATINGS, learn_root, make_root, solve
+from ..algorithms.parts import Parts, attach, parts_of
+from .als import check_finite, collect, fit, fit_als
 from .failures import as_source_error
+from .ranking import fit_ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
     from ..algorithms.training import Parameters
     from ..trainset import ArrayTrainset
     from .als import Fitted
+    from .ranking import Size
     from .session import Cluster
 
 
 def fit_items(
     cluster: Cluster,
     ratings: DataFrame,
-    count: int,
+    size: Size,
     scale: tuple[float, float],
     movie_ids: NDArray[np.int64],
     parameters: Parameters,
@@ -39,12 +42,12 @@ def fit_items(
     """Train an item-only `surprise.SVD` on ratings that stay on the cluster.
 
     It predicts mean + film bias for every user; its part `fold_in_root` is what users are folded
-    in with, see `algorithms.parts`.
+    in with, and `ranking` what their lists are made of, see `algorithms.parts`.
 
     Args:
         cluster: where to train.
-        ratings: user (int), item (int), rating (double); each pair once.
-        count: number of the ratings.
+        ratings: see `als.cache_by_user`; each pair once.
+        size: of these.
         scale: lowest and highest rating.
         movie_ids: TMDB ids by item, (films,).
         parameters: see `als.fit_als`.
@@ -63,10 +66,11 @@ def fit_items(
     from ..trainset import make_items_trainset
 
     with as_source_error():
-        fitted = fit(cluster, ratings, count, parameters, seed, fingerprint)
+        fitted = fit(cluster, ratings, size.ratings, parameters, seed, fingerprint)
         bi, qi = collect(fitted.items, "item", len(movie_ids), parameters.factors)
         users, moments = _second_moments(fitted.users)
-        noise = _noise(fitted, ratings, min(1.0, MAX_RATINGS / count), seed)
+        noise = _noise(fitted, ratings, min(1.0, MAX_RATINGS / size.ratings), seed)
+        ranking = fit_ranking(cluster, ratings, size, seed, f"{fitted.name}-ranking")
     check_finite(bi, qi, moments)
     trainset = make_items_trainset(movie_ids.tolist(), scale, fitted.mean)
     model = SVD(n_factors=parameters.factors, n_epochs=parameters.epochs, random_state=seed)
@@ -74,7 +78,27 @@ def fit_items(
     model.bu, model.pu = np.zeros(0), np.zeros((0, parameters.factors))
     model.bi, model.qi = bi, qi
     root = make_root(moments / max(users * noise, np.finfo(np.float64).tiny))
-    return attach(model, Parts(fold_in_root=root)), trainset, fitted
+    return attach(model, Parts(fold_in_root=root, ranking=ranking)), trainset, fitted
+
+
+def fit_folded(cluster: Cluster, trainset: ArrayTrainset, parameters: Parameters, seed: int) -> SVD:
+    """Train as `als.fit_als`, and put folded-in users in the trained ones' place.
+
+    So an item-only release is judged by what it serves.
+
+    Raises:
+        InputError, SourceError, GateError: see `als.fit_als`.
+    """
+    model = fit_als(trainset, parameters=parameters, seed=seed, cluster=cluster)
+    starts, films, stars = trainset.by_user
+    arrays = {name: getattr(model, name) for name in ("bu", "bi", "pu", "qi")}
+    arrays |= {"rated_starts": starts, "rated_movies": films, "rated_stars": stars}
+    root = learn_root(arrays, trainset.global_mean)
+    left = stars - trainset.global_mean - model.bi[films]
+    bounds = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+    for user, row in enumerate(slice(*bound) for bound in bounds):
+        model.bu[user], *model.pu[user] = solve(root, model.qi[films[row]], left[row])
+    return attach(model, replace(parts_of(model), fold_in_root=root))
 
 
 def _second_moments(users: DataFrame) -> tuple[int, NDArray[np.float64]]:

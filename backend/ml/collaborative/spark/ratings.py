@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError, MlError
+from ..errors import InputError
 from ..evaluation import splits
 from ..evaluation.held_out import MAX_RATINGS
 from ..ratings import (
@@ -19,23 +19,25 @@ from ..ratings import (
     HIGHEST,
     LOWEST,
     NOT_APP_PREFIX,
-    NOT_IN_CATALOG,
     RATED_AGAIN,
     make_ratings,
     make_source,
     with_sources,
 )
+from .als import cache_by_user
 from .failures import as_source_error
-from .reading import check_rows, open_ratings
+from .ranking import Size
+from .reading import check_rows, is_parquet, open_ratings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
     from .session import Cluster
 
+MAX_FILMS = 2_000_000
+"""Films, twice as many as TMDB has: what is collected here is some numbers for each of them, up to
+64 for the ranking."""
 MAX_FULL_RATINGS = 50_000_000
 """Ratings above which a release is item-only: a full one would hold more than 600 MB of them."""
 MAX_FULL_NUMBERS = 200_000_000
@@ -49,11 +51,13 @@ class Given:
     """The ratings of --ratings: the rows on the cluster, and what a build needs to know of them."""
 
     ratings: DataFrame
-    """user (int), item (int), rating (double); each pair once."""
+    """user (int), item (int), rating (double); each pair once; see `als.cache_by_user`."""
     user_ids: DataFrame
     """user (int), user_id (string)."""
     movie_ids: NDArray[np.int64]
     """TMDB ids by item, ascending, (films,)."""
+    of_app: NDArray[np.bool_]
+    """Which of the films the app's users rated, (films,)."""
     rows: int
     """Rows of the source."""
     dropped: dict[str, int]
@@ -64,6 +68,11 @@ class Given:
     """Lowest and highest rating."""
     fingerprint: str
     """SHA-256 of the ratings' content, whatever their order; see `_fingerprint`."""
+
+    @property
+    def size(self) -> Size:
+        """Return how much there is."""
+        return Size(self.counts["ratings"], self.counts["users"], len(self.movie_ids))
 
     def fits_full_release(
         self, factors: int, max_ratings: int = MAX_FULL_RATINGS, max_numbers: int = MAX_FULL_NUMBERS
@@ -87,7 +96,7 @@ class Given:
         return with_sources(table, make_source(GIVEN, self.rows, self.dropped, table))
 
 
-def read_given(cluster: Cluster, source: str, catalog: Collection[int] | None) -> Given:
+def read_given(cluster: Cluster, source: str) -> Given:
     """Read, check and map ratings on the cluster.
 
     Where a user rated a film several times the highest rating counts, as with the app's own.
@@ -96,61 +105,73 @@ def read_given(cluster: Cluster, source: str, catalog: Collection[int] | None) -
         cluster: where to read.
         source: a path of Parquet or CSV files (with a header), or a `jdbc:` URL of a database with
             the table `ratings`; columns user_id (of any simple type), movie_id (TMDB) and rating.
-        catalog: films to keep; None keeps all.
 
     Raises:
-        InputError: there is nothing at the source, or it has rows that are not valid ratings.
+        InputError: there is nothing at the source, or it has rows that are not valid ratings, or
+            more films or users than there can be.
         SourceError: it could not be reached.
     """
     with as_source_error():
-        raw = cluster.persist(open_ratings(cluster, source), 0)
+        raw = open_ratings(cluster, source)
+        if not is_parquet(source):  # which is read twice in less time than it takes to cache it
+            raw = cluster.persist(raw, 0)
         rows = check_rows(raw, source)
         cluster.expect(rows)
-        kept = raw
-        if catalog is not None:
-            films = cluster.session.createDataFrame([(film,) for film in catalog], "movie_id long")
-            kept = kept.join(films, "movie_id", "left_semi")
-        return _map(cluster, raw, kept, rows, catalog is not None)
+        given = _map(cluster, raw, rows)
+        raw.unpersist()
+    return given
 
 
-def _map(cluster: Cluster, raw: DataFrame, kept: DataFrame, rows: int, in_catalog: bool) -> Given:
-    """Keep each pair of user and film once, and number both; `raw` is no longer cached after."""
+def _map(cluster: Cluster, raw: DataFrame, rows: int) -> Given:
+    """Keep each pair of user and film once, and number both.
+
+    Ids as text go over the network once, to where all rows of their user are.
+    """
+    import pyarrow as pa
     from pyspark.sql import functions as F  # noqa: N812
 
-    once = kept.groupBy("user_id", F.col("movie_id").cast("long").alias("movie_id")).agg(
-        F.max("rating").alias("rating"), F.count("*").alias("times")
+    once = (
+        raw.withColumn("movie_id", F.col("movie_id").cast("long"))
+        .repartition(cluster.partitions_for(rows), "user_id")
+        .groupBy("user_id", "movie_id")
+        .agg(F.max("rating").alias("rating"))
     )
     once = cluster.persist(once, rows)
-    once.count()
-    raw.unpersist()
     of_app = ~F.col("user_id").startswith(NOT_APP_PREFIX)
-    totals = once.agg(
-        F.count("*"), F.coalesce(F.sum("times"), F.lit(0)), F.count_if(of_app),
-        F.count_if(F.col("rating") % 1 != 0),
-        F.coalesce(F.sum(F.xxhash64(*COLUMNS).cast("decimal(38,0)")), F.lit(0)),
-    ).first()  # fmt: skip
-    ratings, in_films, app_ratings, halves, hashes = map(int, totals or ())
-    if not ratings:
-        raise InputError(
-            "no rating is of a film in the catalog: check the catalog, or use --catalog all"
+    found = (
+        once.groupBy("movie_id")
+        .agg(
+            F.count("*").alias("ratings"), F.count_if(of_app).alias("app_ratings"),
+            F.count_if(F.col("rating") % 1 != 0).alias("halves"),
+            F.sum(F.xxhash64(*COLUMNS).cast("decimal(38,0)")).alias("hashes"),
         )
-    films = once.select("movie_id").distinct().sort("movie_id").toArrow()["movie_id"].to_numpy()
-    items = cluster.session.createDataFrame(
-        list(zip(films.tolist(), range(len(films)), strict=True)), "movie_id long, item int"
-    )
+        .limit(MAX_FILMS + 1)
+        .toArrow()
+        .sort_by("movie_id")
+    )  # fmt: skip
+    films, of_film = found["movie_id"].to_numpy(), found["app_ratings"].to_numpy()
+    if len(films) > MAX_FILMS:
+        raise InputError(
+            f"found more than {MAX_FILMS:,} films, expected fewer: is movie_id the film's TMDB id?"
+        )
+    ratings = int(found["ratings"].to_numpy().sum())
+    hashes = sum(map(int, found["hashes"].to_pylist()))
+    numbers = pa.table({"movie_id": films, "item": np.arange(len(films), dtype=np.int32)})
+    items = F.broadcast(cluster.session.createDataFrame(numbers))
     user_ids = _number(cluster, once.select("user_id").distinct(), rows)
     users, app_users = map(int, user_ids.agg(F.count("*"), F.count_if(of_app)).first() or ())
-    mapped = once.join(F.broadcast(items), "movie_id").join(user_ids, "user_id")
-    dropped = {
-        NOT_IN_CATALOG: rows - in_films if in_catalog else 0,
-        RATED_AGAIN: in_films - ratings,
-    }
+    mapped = once.join(items, "movie_id").join(user_ids, "user_id")
+    kept = cache_by_user(cluster, mapped, ratings)
+    kept.count()
+    once.unpersist()
     logger.info("%s ratings by %s users of %s films", f"{ratings:,}", f"{users:,}", len(films))
     return Given(
-        mapped.select("user", "item", "rating"), user_ids, films, rows,
-        {reason: count for reason, count in dropped.items() if count},
-        {"ratings": ratings, "users": users, "app_ratings": app_ratings, "app_users": app_users},
-        (LOWEST if halves else 1.0, HIGHEST), _fingerprint(ratings, hashes),
+        kept, user_ids, films, of_film > 0, rows,
+        {RATED_AGAIN: rows - ratings} if rows > ratings else {},
+        {"ratings": ratings, "users": users, "app_ratings": int(of_film.sum()),
+         "app_users": app_users},
+        (LOWEST if found["halves"].to_numpy().any() else 1.0, HIGHEST),
+        _fingerprint(ratings, hashes),
     )  # fmt: skip
 
 
@@ -172,14 +193,15 @@ def _number(cluster: Cluster, ids: DataFrame, rows: int) -> DataFrame:
         starts[part] = total
         total += size
     if total >= 2**31:
-        raise MlError(
+        raise InputError(
             f"found {total:,} users, expected at most {2**31 - 1:,}: Spark's ALS numbers no more"
         )
     offsets = cluster.session.createDataFrame(list(starts.items()), "part int, start int")
     place = F.row_number().over(Window.partitionBy("part").orderBy("user_id"))
-    return parts.join(F.broadcast(offsets), "part").select(
+    numbered = parts.join(F.broadcast(offsets), "part").select(
         (F.col("start") + place - 1).alias("user"), "user_id"
     )
+    return cluster.persist(numbered, rows)
 
 
 def _lowest_users(given: Given) -> DataFrame:

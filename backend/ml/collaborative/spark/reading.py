@@ -52,7 +52,7 @@ def open_ratings(cluster: Cluster, source: str) -> DataFrame:
             driver = DRIVERS.get(source.split(":")[1])
             named = {"fetchsize": FETCH_ROWS} | ({"driver": driver} if driver else {})
             frame = cluster.session.read.jdbc(source, TABLE, predicates=slices, properties=named)
-        elif source.rstrip("/").lower().endswith((".csv", ".csv.gz")):
+        elif not is_parquet(source):
             frame = cluster.session.read.csv(
                 source, header=True, quote='"', escape='"', multiLine=True
             )
@@ -115,6 +115,12 @@ def open_ratings(cluster: Cluster, source: str) -> DataFrame:
         film.try_cast("double").alias("movie_id"),
         stars.try_cast("double").alias("rating"),
     )
+
+
+def is_parquet(source: str) -> bool:
+    """Return whether a source is Parquet, rather than CSV or a database."""
+    name = source.rstrip("/").lower()
+    return not (source.startswith("jdbc:") or name.endswith((".csv", ".csv.gz")))
 
 
 def _shown(source: str) -> str:

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import warnings
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import MlError, SourceError, UsageError
+from .checkpoints import Checkpoints, open_checkpoints
 from .failures import first_line
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ class Cluster:
     """A Spark session, and how data is partitioned, cached and checkpointed there."""
 
     session: SparkSession
-    checkpoints: str | None = None
-    """Folder, a Hadoop path, for finished stages, so that a build that was killed resumes."""
+    checkpoints: Checkpoints | None = None
+    """Where finished stages are kept, so that a build that was killed resumes."""
+    cached: list[DataFrame] = field(default_factory=list)
+    """What `persist` has cached; see `scope`."""
 
     def partitions_for(self, ratings: int) -> int:
         """Return the number of partitions: one per million ratings, and at least one per core."""
@@ -64,36 +67,37 @@ class Cluster:
         from pyspark import StorageLevel
 
         name = self.storage_for(ratings).removesuffix("_SER")  # a DataFrame is always serialised
+        self.cached.append(frame)
         return frame.persist(getattr(StorageLevel, name))
 
-    def stage(self, name: str, frame: DataFrame, ratings: int) -> DataFrame:
-        """Compute a frame once: write it as Parquet to the folder of checkpoints, or cache it.
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Drop at the end what was cached within, and nothing else."""
+        from py4j.protocol import Py4JError
 
-        A stage that an earlier build has finished is read from there instead.
+        before = len(self.cached)
+        try:
+            yield
+        finally:
+            with suppress(OSError, Py4JError):  # Java has ended, which another error reports
+                while len(self.cached) > before:
+                    self.cached.pop().unpersist()
+
+    def stage(self, name: str, frame: DataFrame, ratings: int) -> DataFrame:
+        """Compute a frame once: keep it among the checkpoints, or cache it.
 
         Args:
-            name: of the stage; it must differ for everything that changes the result.
+            name: of the stage, see `Checkpoints.frame`.
             frame: what is to be computed.
             ratings: number of ratings, see `storage_for`.
         """
         if self.checkpoints is None:
             return self.persist(frame, ratings)
-        path = f"{self.checkpoints.rstrip('/')}/{name}"
-        if self.is_whole(name):
-            logger.info("stage %s was done before: read from the checkpoints", name)
-        else:
-            frame.write.mode("overwrite").parquet(path)
-            logger.info("stage %s is done", name)
-        return self.session.read.parquet(path)
+        return self.checkpoints.frame(name, frame)
 
     def is_whole(self, name: str) -> bool:
-        """Return whether a stage has been written completely."""
-        if self.checkpoints is None:
-            return False
-        context = self.session.sparkContext
-        mark = f"{self.checkpoints.rstrip('/')}/{name}/_SUCCESS"
-        path = context._jvm.org.apache.hadoop.fs.Path(mark)  # type: ignore[union-attr]
-        return bool(path.getFileSystem(context._jsc.hadoopConfiguration()).exists(path))
+        """Return whether an earlier build has finished a stage."""
+        return self.checkpoints is not None and self.checkpoints.is_whole(name)
 
 
 @contextmanager
@@ -107,7 +111,7 @@ def open_cluster(
     Args:
         master: `local[*]`, `spark://HOST:PORT`, `yarn`, …; by default spark-submit's, else all
             cores of this machine.
-        checkpoints: see `Cluster`.
+        checkpoints: folder of finished stages, a Hadoop path; None keeps none.
 
     Raises:
         MlError: pyspark is not installed, or no Java that is new enough.
@@ -131,22 +135,16 @@ def open_cluster(
             else _start(master, submitted, None if logger.isEnabledFor(logging.DEBUG) else log)
         )
         try:
-            from py4j.protocol import Py4JJavaError
             from pyspark.sql import SparkSession
 
-            if checkpoints:
-                try:
-                    context.setCheckpointDir(checkpoints)
-                except Py4JJavaError as error:
-                    raise UsageError(
-                        f"checkpoints cannot be written to {checkpoints} ({first_line(error)}): "
-                        "name a folder that every executor can write"
-                    ) from None
             session = SparkSession(context)
             session.conf.set("spark.sql.session.timeZone", "UTC")
-            cluster = Cluster(session, checkpoints)
+            cluster = Cluster(
+                session, open_checkpoints(session, checkpoints) if checkpoints else None
+            )
             cluster.expect(0)
-            yield cluster
+            with cluster.scope():
+                yield cluster
         finally:
             if not active:
                 _stop(context, gateway)
