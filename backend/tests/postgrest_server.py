@@ -1,4 +1,4 @@
-"""A real PostgreSQL behind an HTTP server that answers reads as PostgREST 13 on Supabase does."""
+"""A real PostgreSQL behind an HTTP server that answers reads as PostgREST on Supabase does."""
 
 from __future__ import annotations
 
@@ -38,16 +38,32 @@ select (select count(*) from {table} pgrst_table where {where} and {counted}), c
 PG_STATUS = {"08": 503, "25006": 405, "40": 500, "42501": 403, "42883": 404, "42P01": 404}
 PG_STATUS |= {"42P17": 500, "53": 503, "54": 500, "55": 500, "57": 500, "57P01": 503, "58": 500}
 PG_STATUS |= {"P0": 500, "P0001": 400, "XX": 500}  # what a read can meet; all others are 400
+GATEWAY = {
+    401: {
+        "message": "Invalid API key",
+        "hint": "Double check your Supabase `anon` or `service_role` API key.",
+    },
+    402: {"message": "Service for this project is restricted: exceed_egress_quota"},
+    404: {"message": "no Route matched with those values"},
+    540: {"message": "Project paused"},
+}
+"""What the gateway before PostgREST says on its own: JSON without a code."""
+LONGEST_HEADER = 8192
+"""Bytes of a request's first line, as nginx and most proxies take it."""
 JSON_TYPE = {"Content-Type": "application/json; charset=utf-8"}
 
 
 @dataclass(frozen=True)
 class Status:
-    """Answer with this status and a JSON error, or an HTML page as a proxy would send."""
+    """Answer with this status and a JSON error, or an HTML page as a proxy would send.
+
+    The error is that of the gateway, which has no code, or `error`'s: its code and message.
+    """
 
     code: int
     retry_after: int | None = None
     html: bool = False
+    error: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ class Html200:
 
 @dataclass(frozen=True)
 class Again:
-    """Answer what was answered before, as a wrong cache would."""
+    """Answer what was answered before to these columns, as a cache that overlooks filters would."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,11 @@ def role_of(headers: httpx.Headers) -> str:
         raise RestError(401, "PGRST303", "JWT expired") from None
     except jwt.ImmatureSignatureError:
         raise RestError(401, "PGRST303", "JWT issued at future") from None
+    except jwt.DecodeError as error:
+        if "segments" in str(error):  # a key that is no token
+            said = "JWSError (CompactDecodeError Invalid number of parts: Expected 3 parts; got 1)"
+            raise RestError(401, "PGRST301", said) from None
+        raise RestError(401, "PGRST301", "JWSError JWSInvalidSignature") from None
     except jwt.InvalidTokenError:
         raise RestError(401, "PGRST301", "JWSError JWSInvalidSignature") from None
     return str(claims.get("role", "anon"))
@@ -143,6 +164,8 @@ def from_postgres(error: psycopg.Error, role: str) -> RestError:
     if code == "42501" and role == "anon":
         status = 401
     said = error.diag.message_primary or str(error)
+    if code == "22023" and said.startswith("role "):
+        status = 401
     return RestError(status, code, said, error.diag.message_detail)
 
 
@@ -159,7 +182,11 @@ def fault_answer(fault: Status | Html200 | Garbage) -> Answer:
         code = 200 if isinstance(fault, Html200) else fault.code
         return Answer(code, b"<html><body>a proxy</body></html>", {"Content-Type": "text/html"})
     wait = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-    return json_answer(fault.code, {"message": f"fault {fault.code}"}, wait)
+    if fault.error:
+        error = RestError(fault.code, *fault.error)
+        wait |= {"Proxy-Status": f"PostgREST; error={fault.error[0]}"}
+        return json_answer(fault.code, error.body, wait)
+    return json_answer(fault.code, GATEWAY.get(fault.code, {"message": "fault"}), wait)
 
 
 class SupabaseServer(socketserver.ThreadingTCPServer):
@@ -171,6 +198,7 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         self.service_key, self.anon_key = api_key("service_role"), api_key("anon")
         self.wrong_key = api_key("service_role", secret=SECRET[::-1])
         self.expired_key = api_key("service_role", expires_in=-3600)
+        self.secret_key, self.publishable_key = "sb_secret_x7", "sb_publishable_x7"
         self.early_key = api_key("service_role", age=-3600)
         self.max_rows, self.statement_timeout_ms = 1000, 8000
         self.schemas = ["public"]
@@ -179,7 +207,7 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         self.before_request: Callable[[int], None] | None = None
         self.database, self.errors = database, list[BaseException]()
         self.lock, self.stopping = threading.Lock(), threading.Event()
-        self.answered: Answer | None = None
+        self.answered: dict[str, Answer] = {}
         self.idle: list[psycopg.Connection] = []
         self.plans: list[str] | None = None
         self.open_sockets: set[socket.socket] = set()
@@ -216,12 +244,24 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
                 return json_answer(
                     401, {"message": "No API key found in request", "hint": hint}, {}
                 )
-            role = role_of(request.headers)
+            if not request.path.startswith("/rest/v1/"):
+                return json_answer(404, GATEWAY[404], {})
+            role = self.role_of(request.headers)
+            if role is None:
+                return json_answer(401, GATEWAY[401], {})
             return self.read(request, role)
         except (RestError, psycopg.Error) as caught:
             error = caught if isinstance(caught, RestError) else from_postgres(caught, role)
             status = {"Proxy-Status": f"PostgREST; error={error.body['code']}"}
             return json_answer(error.status, error.body, status)
+
+    def role_of(self, headers: httpx.Headers) -> str | None:
+        """The database role a request runs as; the gateway makes a token of a key that is none."""
+        key = headers["apikey"]
+        if key.startswith("sb_") and "Authorization" not in headers:
+            roles = {self.secret_key: "service_role", self.publishable_key: "anon"}
+            return roles.get(key)
+        return role_of(headers)
 
     def read(self, request: Request, role: str) -> Answer:
         """The rows a request asks for, read as a role."""
@@ -229,10 +269,13 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         if schema not in self.schemas:
             raise RestError(406, "PGRST106", f"The schema must be one of: {self.schemas}")
         name = request.path.removeprefix("/rest/v1/")
+        if "/rest/v1/" in request.path[1:]:
+            raise RestError(404, "PGRST125", "Invalid path specified in request URL")
         table = sql.Identifier(schema, name)
         ranged = request.headers.get("Range", "") if request.method == "GET" else ""
         first, limit = page_bounds(request.query, ranged)
-        count = "count=exact" in re.split(r"\s*,\s*", request.headers.get("Prefer", ""))
+        wanted = re.findall("count=([a-z]+)", request.headers.get("Prefer", ""))
+        count = "exact" in wanted
         values: dict[str, str] = {}
         select = Parser("select parameter", request.query.get("select") or "*", values)
         order = Parser("order", request.query.get("order", ""), values)
@@ -255,8 +298,16 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
             if self.plans is not None:
                 plan = connection.execute(sql.SQL("explain (costs off) ") + query, values)
                 self.plans.append("\n".join(line for (line,) in plan))
+            if "planned" in wanted:
+                explain = sql.SQL("explain (format json) select 1 from {} pgrst_table where {}")
+                where = where_clause(request.query, values)
+                planned = connection.execute(explain.format(table, where), values).fetchone()
+                planned = planned[0][0]["Plan"]["Plan Rows"]
             total, rows, body = connection.execute(query, values).fetchone() or (0, 0, "[]")
-        return rows_answer(body, first, rows, total if count else None)
+            if "planned" in wanted:
+                total, count = max(planned, rows), True
+        place = {"Content-Location": f"/{name}?{request.query}"}
+        return rows_answer(body, first, rows, total if count else None, place)
 
     @contextmanager
     def pooled(self) -> Iterator[psycopg.Connection]:
@@ -268,8 +319,16 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
             connection.read_only = True
         try:
             yield connection
+        except psycopg.OperationalError:
+            if not connection.broken:
+                raise
+            # What PostgREST says of a query that Postgres was ended in.
+            raise RestError(400, "", "") from None
         finally:
-            self.idle.append(connection)
+            if connection.broken:
+                connection.close()
+            else:
+                self.idle.append(connection)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.open_sockets.add(request)
@@ -298,12 +357,14 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
             raise self.errors[0]
 
 
-def rows_answer(body: str, first: int, rows: int, total: int | None) -> Answer:
+def rows_answer(
+    body: str, first: int, rows: int, total: int | None, more: dict[str, str]
+) -> Answer:
     """The rows with the status and `Content-Range` PostgREST gives them."""
     if total is not None and first > total:
         raise unsatisfiable(f"An offset of {first} was requested, but there are only {total} rows.")
     held = f"{first}-{first + rows - 1}" if rows else "*"
-    headers = JSON_TYPE | {"Content-Range": f"{held}/{'*' if total is None else total}"}
+    headers = JSON_TYPE | more | {"Content-Range": f"{held}/{'*' if total is None else total}"}
     status = 206 if total is not None and rows < total else 200
     return Answer(status, body.encode(), headers, rows)
 
@@ -318,6 +379,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer one request, or meet its fault."""
+        if len(self.requestline) > LONGEST_HEADER:
+            page = b"<html><head><title>414 Request-URI Too Large</title></head></html>"
+            self.send(Answer(414, page, {"Content-Type": "text/html"}), cut=False)
+            return
         target = urlsplit(self.path)
         query, headers = httpx.QueryParams(target.query), httpx.Headers(self.headers.items())
         request = Request(self.command, unquote(target.path), query, headers)
@@ -333,9 +398,10 @@ class Handler(BaseHTTPRequestHandler):
             if self.server.before_request:
                 self.server.before_request(number)
             answer = self.server.answer(request)
-            if isinstance(fault, Again) and self.server.answered:
-                answer = self.server.answered
-            self.server.answered = answer
+            wanted = query.get("select", "")
+            if isinstance(fault, Again):
+                answer = self.server.answered.get(wanted, answer)
+            self.server.answered[wanted] = answer
         request.status, request.rows = answer.status, answer.rows
         self.send(answer, cut=isinstance(fault, CutBody))
 

@@ -30,6 +30,8 @@ PLACEHOLDER = re.compile(r"\[[^\]:/]*\]|:\[.*\]@|<[^<>]*>")
 """What Supabase's pages and ours put in a value's place; an IPv6 address has colons."""
 SECRET = re.compile("eyJ|sb_secret_|sb_publishable_|postgres(ql)?://")
 """How keys and connection strings begin."""
+WORDS = re.compile(r"_*([^\W\d_]+[0-9]{0,4}([ _.-]+|$))+")
+"""A name of words, with a number at most behind each; anything else could be a secret."""
 MAX_NAME = 63
 """Bytes of a name in Postgres."""
 
@@ -52,12 +54,25 @@ class AppTable(NamedTuple):
     def expected(self) -> str:
         """What the database must have, and which settings change that, for error messages."""
         return (
-            f"expected a table {self} with the columns {', '.join(self.columns)}; "
+            f"expected a table {self} with the columns {', '.join(self.shown.columns)}; "
             "APP_RATINGS_TABLE and its kind set other names, see .env.example"
         )
 
+    @property
+    def shown(self) -> AppTable:
+        """The names as they may be printed: one that is not of words could be a secret."""
+        return AppTable(*(name if WORDS.fullmatch(name) else "..." for name in self))
+
+    @property
+    def in_sql(self) -> tuple[str, str]:
+        """The schema and the table as they are written in SQL, of the names that are shown."""
+        schema, table = (
+            name if re.fullmatch("[a-z_]+[0-9]*", name) else f'"{name}"' for name in self.shown[:2]
+        )
+        return schema, table
+
     def __str__(self) -> str:
-        return f"{self.schema}.{self.table}"
+        return f"{self.shown.schema}.{self.shown.table}"
 
 
 class Settings(BaseSettings):
@@ -87,6 +102,9 @@ class Settings(BaseSettings):
     app_ratings_movie: str = "movie_id"
     app_ratings_rating: str = "rating"
     """See `app_table`."""
+
+    app_ratings_role: str = "service_role"
+    """The database role of the key: row-level security must not apply to it."""
 
     app_ratings_scale: Scale = "0.5-5"
     """The scale that the app's users rate on, see `app_ratings.scales`."""

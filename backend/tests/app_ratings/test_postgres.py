@@ -455,6 +455,6 @@ def test_a_build_reads_them_and_on_a_bad_day_leaves_what_is_live(
     assert lost.returncode == 4
     last = lost.stderr.splitlines()[-1]
     assert last.startswith("error: Postgres failed: ")
-    assert "(5 tries). The published model knows 600 app users and is kept" in last
+    assert "(8 tries). The published model knows 600 app users and is kept" in last
     assert ReleaseStore(tmp_path / "models").live_id() == live
     assert "Traceback" not in lost.stderr

@@ -11,12 +11,22 @@ import httpx
 import joblib
 import pytest
 from postgres_relay import Relay
-from postgrest_server import Again, Close, CutBody, Garbage, Html200, Slow, Status, SupabaseServer
+from postgrest_server import (
+    Again,
+    Close,
+    CutBody,
+    Garbage,
+    Html200,
+    Slow,
+    Status,
+    SupabaseServer,
+    api_key,
+)  # fmt: skip
 from pydantic import SecretStr
 
 from ml.build_collaborative import get_real_user_ratings, save_models, train_svd_model
+from ml.collaborative.app_ratings import answers, client, retries
 from ml.collaborative.app_ratings import rest as supabase_ratings
-from ml.collaborative.app_ratings import retries
 from ml.collaborative.app_ratings.cleaning import clean_app_ratings
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import SourceError
@@ -24,6 +34,7 @@ from ml.collaborative.ratings import combine, empty_ratings, make_ratings, sourc
 from ml.collaborative.settings import AppTable
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+KEY = SecretStr(api_key("service_role"))
 LOOSE = "user_id text, movie_id numeric, rating double precision"
 
 
@@ -64,8 +75,8 @@ def test_every_row_comes_whatever_the_servers_row_cap(supabase_server: SupabaseS
     assert kept == rows
     assert dropped == {}
     pages = [request for request in supabase_server.requests if request.method == "GET"]
-    # The first counts the rows without a user or film, the last that there are no more.
-    assert len(pages) == 1 + 14 + 1
+    # First the rows without a user or film and the last row, at the end that there are no more.
+    assert len(pages) == 2 + 13 + 3
     assert pages[-1].rows == 0
 
 
@@ -167,7 +178,7 @@ def test_rows_that_stay_are_read_once_while_others_come_and_go(
 def test_a_fault_that_passes_costs_nothing(
     supabase_server: SupabaseServer, fault: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supabase_ratings, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(client, "READ_TIMEOUT", 0.5)
     supabase_server.insert(grid(5, 10))
     supabase_server.max_rows = 20
     supabase_server.faults = [None, fault, None, fault, fault]
@@ -191,23 +202,23 @@ def test_a_fault_that_passes_costs_nothing(
 def test_a_fault_that_stays_is_a_source_error(
     supabase_server: SupabaseServer, fault: object, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supabase_ratings, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(client, "READ_TIMEOUT", 0.5)
     supabase_server.insert(grid(5, 10))
     supabase_server.max_rows = 20
-    supabase_server.faults = [None, None, fault, fault, fault]
+    supabase_server.faults = [None, None, *[fault] * 9]
     with pytest.raises(SourceError, match=rf"{said}.* \(3 tries\)"):
         read(supabase_server)
 
 
 def test_a_server_that_does_not_accept_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supabase_ratings, "CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT", 0.3)
     with Relay("", accepting=False) as relay, pytest.raises(SourceError, match=r"timed out"):
-        supabase_ratings.read_rows(f"http://127.0.0.1:{relay.port}", SecretStr("eyJ"), AppTable())
+        supabase_ratings.read_rows(f"http://127.0.0.1:{relay.port}", KEY, AppTable())
 
 
 def test_a_refused_connection_is_tried_again_and_reported() -> None:
     with pytest.raises(SourceError, match=r"Connection refused.*\(3 tries\)"):
-        supabase_ratings.read_rows("http://127.0.0.1:9", SecretStr("eyJ"), AppTable())
+        supabase_ratings.read_rows("http://127.0.0.1:9", KEY, AppTable())
 
 
 def test_retry_after_is_waited_for(
@@ -217,7 +228,7 @@ def test_retry_after_is_waited_for(
     monkeypatch.setattr(retries.time, "sleep", waited.append)
     supabase_server.faults = [Status(429, retry_after=7), Status(503, retry_after=99_999)]
     read(supabase_server)
-    assert waited == [7.0, supabase_ratings.LONGEST_WAIT]
+    assert waited == [7.0, answers.LONGEST_WAIT]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +241,7 @@ def test_retry_after_is_waited_for(
 )  # fmt: skip
 def test_a_date_to_wait_for_is_by_the_servers_clock(after: str, wait: float) -> None:
     headers = httpx.Headers({"Retry-After": after, "Date": "Tue, 24 Nov 2026 10:00:00 GMT"})
-    assert supabase_ratings._asked_wait(headers) == wait
+    assert answers.asked_wait(headers) == wait
 
 
 @pytest.mark.parametrize(
@@ -290,7 +301,7 @@ def test_network_settings_that_are_wrong_are_a_source_error(
 ) -> None:
     monkeypatch.setenv(variable, "foo://nowhere")
     with pytest.raises(SourceError, match="proxy or TLS settings"):
-        supabase_ratings.read_rows("http://127.0.0.1:9", SecretStr("eyJ"), AppTable())
+        supabase_ratings.read_rows("http://127.0.0.1:9", KEY, AppTable())
 
 
 @pytest.mark.parametrize(
@@ -315,16 +326,7 @@ def test_a_table_that_is_not_there_or_lacks_a_column_is_reported(
 )
 def test_a_url_that_leads_nowhere_is_a_source_error(url: str) -> None:
     with pytest.raises(SourceError, match=r"SUPABASE_URL|Supabase failed|cannot be"):
-        supabase_ratings.read_rows(url, SecretStr("eyJ"), AppTable())
-
-
-def test_an_anon_keys_silence_is_warned_of(
-    configured: SupabaseServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    configured.insert(grid(2, 2))
-    monkeypatch.setenv("SUPABASE_SERVICE_ROLE_KEY", configured.anon_key)
-    assert len(get_real_user_ratings()) == 0
-    assert "anon key and row-level security hides the rows" in caplog.text
+        supabase_ratings.read_rows(url, KEY, AppTable())
 
 
 def test_not_configured_is_an_empty_table_and_one_info_line(

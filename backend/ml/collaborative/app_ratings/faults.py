@@ -83,7 +83,8 @@ def _explain_films(rows: pa.Table, names: AppTable) -> str:
             kind = name
     return (
         f"have no TMDB id: expected positive integers, found {kind}{shown}; set APP_RATINGS_MOVIE "
-        f"(now {names.movie}) to the column with them, or {VIEW.format('maps these to TMDB ids')}"
+        f"(now {names.shown.movie}) to the column with them, or "
+        + VIEW.format("maps these to TMDB ids")
     )
 
 
@@ -91,22 +92,28 @@ def _explain_ratings(rows: pa.Table, scale: str, names: AppTable) -> str:
     """Return what the ratings look like, and how they can become stars."""
     texts, counts, nulls = _count(rows, "rating")
     if texts.empty:
-        return f"have no rating: set APP_RATINGS_RATING (now {names.rating}) to another column"
+        return (
+            f"have no rating: set APP_RATINGS_RATING (now {names.shown.rating}) to another column"
+        )
     given = scales.ratings_of(texts, scale)
     invalid = texts[~scales.are_on(given, scale)]
     shown = invalid[_may_be_shown(invalid, rows)]
     often = sorted(shown.index, key=lambda place: (-counts[place], texts[place]))[:3]
     found = ", ".join([*(repr(texts[place]) for place in often), *(["null"] if nulls else [])])
     said = f"are outside the scale {scale}{f' (found {found})' if found else ''}: "
-    view = VIEW.format(f"leaves out nulls (where {names.rating} is not null)") if nulls else ""
+    view = (
+        VIEW.format(f"leaves out nulls (where {names.shown.rating} is not null)") if nulls else ""
+    )
     fits = _fitting_scale(texts, counts, scale)
     if not fits and (fits := _fitting_scale(texts.str.replace(",", "."), counts, scale)):
-        view = VIEW.format(f"writes them with a point (replace({names.rating}, ',', '.')::real)")
+        view = VIEW.format(
+            f"writes them with a point (replace({names.shown.rating}, ',', '.')::real)"
+        )
     if not fits:
         # A number for "not rated", or a word for it, between valid ratings.
         rated = (scales.numbers(texts) > 0).to_numpy()
         fits = _fitting_scale(texts[rated], counts[rated], scale)
-        column = f"{names.rating} > 0" if given.notna().all() else "it is a number above 0"
+        column = f"{names.shown.rating} > 0" if given.notna().all() else "it is a number above 0"
         view = VIEW.format(f"leaves out what is no rating (where {column})")
     if not fits:
         return (

@@ -50,7 +50,7 @@ def read_app_ratings() -> pd.DataFrame:
         from . import rest
 
         logger.info("reading the app's ratings from Supabase")
-        rows, nulls = rest.read_rows(url, key, names)
+        rows, nulls = rest.read_rows(url, key, names, settings.app_ratings_role)
     elif url or key:
         missing = "SUPABASE_SERVICE_ROLE_KEY" if url else "SUPABASE_URL"
         raise SourceError(f"Supabase is half configured: {missing} is not set")
@@ -64,13 +64,10 @@ def read_app_ratings() -> pd.DataFrame:
     table, dropped = clean_app_ratings(rows, scale, nulls)
     found = len(rows) + nulls
     if not found:
-        otherwise = (
-            "APP_RATINGS_TABLE names another table"
-            if settings.supabase_db_url
-            else "the key is an anon key and row-level security hides the rows: use the "
-            "service-role key"
+        logger.warning(
+            "%s has 0 rows: either nobody has rated yet, or APP_RATINGS_TABLE names another table",
+            names,
         )
-        logger.warning("%s has 0 rows: either nobody has rated yet, or %s", names, otherwise)
     wrong = explain_left_out(rows, dropped, scale, names, found)
     if wrong:
         raise InputError(wrong)
