@@ -20,6 +20,9 @@ import numpy as np
 from surprise import SVD, AlgoBase
 
 from ml.build_collaborative import save_models, train_svd_model
+from ml.collaborative.algorithms.parts import Parts, attach
+from ml.collaborative.algorithms.ranking import HEAD_FILMS
+from ml.collaborative.algorithms.ranking_scores import Ranking
 from ml.collaborative.datasets import movielens
 from ml.collaborative.paths import DATA_DIR
 from ml.collaborative.ratings import make_ratings
@@ -62,7 +65,20 @@ def draw_large() -> tuple[SVD, ArrayTrainset]:
     svd = AlgoBase.fit(SVD(n_factors=100), trainset)
     svd.bu, svd.bi = rng.normal(size=trainset.n_users), rng.normal(size=trainset.n_items)
     svd.pu, svd.qi = (rng.normal(0, 0.1, (n, 100)) for n in (trainset.n_users, trainset.n_items))
-    return svd, trainset
+    q = rng.normal(0, 0.1, (trainset.n_items, 64)).astype(np.float32)
+    ranking = Ranking(
+        q=q,
+        gram=q.T.astype(np.float64) @ q,
+        mean_vector=q[0],
+        head=np.arange(HEAD_FILMS, dtype=np.int32),
+        weights=rng.integers(-9, 9, (HEAD_FILMS, HEAD_FILMS)).astype(np.int16),
+        weight_step=1e-4,
+        cold=rng.uniform(0, 9, len(q)).astype(np.float32),
+        unseen_weight=0.02,
+        trained_films=len(q),
+        threshold=3.5,
+    )
+    return attach(svd, Parts(ranking=ranking)), trainset
 
 
 def time_start(models: Path, mmap: bool) -> tuple[float, float, float]:

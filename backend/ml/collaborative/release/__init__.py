@@ -9,7 +9,14 @@ from .manifest import (
     counts_of,
     read_manifest,
 )
-from .reading import load_arrays, load_models, read_held_out, read_served, verify_release
+from .reading import (
+    load_arrays,
+    load_models,
+    read_held_out,
+    read_served,
+    read_users,
+    verify_release,
+)
 from .store import KEEP, Listed, ReleaseStore
 from .versions import check_versions, installed_versions
 from .writing import count, describe_scores, draft_manifest
@@ -36,5 +43,6 @@ __all__ = [
     "read_held_out",
     "read_manifest",
     "read_served",
+    "read_users",
     "verify_release",
 ]

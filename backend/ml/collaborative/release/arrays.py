@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from ..algorithms.fold_in import learn_root
 from ..algorithms.parts import parts_of, ranking_of
 from ..errors import InputError
 from ..texts import encode_texts
+from .manifest import MAX_NUMBER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -19,13 +21,29 @@ if TYPE_CHECKING:
     from ..algorithms.ranking_scores import Ranking
     from ..trainset import ArrayTrainset
 
-NAMES = (
-    "bu", "bi", "pu", "qi", "user_ids", "user_id_ends", "movie_ids",
-    "rated_starts", "rated_movies", "rated_stars", "fold_in_root", "implicit",
-    "ranking_q", "ranking_gram", "ranking_mean", "ranking_head", "ranking_weights",
-    "ranking_cold", "ranking_numbers",
-)  # fmt: skip
-"""Names of the arrays; each is the file `arrays/NAME.npy` of a release."""
+FORMS = {
+    "bu": "float64 users",
+    "bi": "float64 films",
+    "pu": "float64 users factors",
+    "qi": "float64 films factors",
+    "user_ids": "uint8 bytes",
+    "user_id_ends": "int64 users",
+    "movie_ids": "int64 films",
+    "rated_starts": "int64 users+1",
+    "rated_movies": "int32 ratings",
+    "rated_stars": "float32/float64 ratings",
+    "fold_in_root": "float64 factors+1 roots",
+    "implicit": "float64 films factors+1",
+    "ranking_q": "float32 films rank",
+    "ranking_gram": "float64 rank rank",
+    "ranking_mean": "float32 rank",
+    "ranking_head": "int32 head",
+    "ranking_weights": "int16 head head",
+    "ranking_cold": "float32 films",
+    "ranking_numbers": "float64 4",
+}
+"""Type and shape of each array; each is the file `arrays/NAME.npy` of a release."""
+NAMES = tuple(FORMS)
 RANKING = tuple(name for name in NAMES if name.startswith("ranking_"))
 """Those that the ranking is made of."""
 OPTIONAL = ("implicit", *RANKING)
@@ -47,7 +65,7 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
         ranking_numbers, its weight_step, unseen_weight, trained_films and threshold, float64.
 
     Raises:
-        InputError: a user's id is not text, or a film's not an integer.
+        InputError: a user's id is not text, a film's not an integer, or see `find_fault`.
     """
     import numpy as np
 
@@ -60,6 +78,7 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
     starts, movies, stars = rated(trainset)
     arrays = svd.bu, svd.bi, svd.pu, svd.qi, user_ids, user_id_ends, np.array(films, np.int64)
     found = dict(zip(NAMES, (*arrays, starts, movies, stars), strict=False))
+    _refuse_faults(found, trainset)  # the rest is learned from these
     parts = parts_of(svd)
     if parts.implicit is not None:
         found["implicit"] = parts.implicit
@@ -68,7 +87,15 @@ def model_arrays(svd: SVD, trainset: Trainset) -> dict[str, NDArray[Any]]:
     ranking = ranking_of(svd, _in_arrays(trainset))
     if ranking is not None:
         found |= _ranking_arrays(ranking)
+    _refuse_faults(found, trainset)
     return found
+
+
+def _refuse_faults(arrays: Mapping[str, NDArray[Any]], trainset: Trainset) -> None:
+    """Raise InputError where `find_fault` finds one."""
+    fault = find_fault(arrays, trainset.rating_scale)
+    if fault:
+        raise InputError(f"the model cannot be published: its array {' '.join(fault)}")
 
 
 def _ranking_arrays(ranking: Ranking) -> dict[str, NDArray[Any]]:
@@ -107,6 +134,105 @@ def ranking_from(arrays: Mapping[str, NDArray[Any]]) -> Ranking | None:
         trained_films=int(trained_films),
         threshold=threshold,
     )
+
+
+def find_fault(
+    arrays: Mapping[str, NDArray[Any]], scale: Sequence[float]
+) -> tuple[str, str] | None:
+    """Return the name of an array that cannot be served, and what is wrong with it.
+
+    None where each has its type, they fit together by their shapes, floats are finite, and numbers
+    of rows lie within what they number.
+
+    Args:
+        arrays: all of a release, or some.
+        scale: lowest and highest rating.
+    """
+    return next(_faults_of_form(arrays), None) or next(_faults_of_content(arrays, scale), None)
+
+
+def _faults_of_form(arrays: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, str]]:
+    """Yield the arrays of another type, or of another shape than most of the others fit to."""
+    sizes: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    shapes = {}
+    for name, array in arrays.items():
+        kinds, *sides = FORMS[name].split()
+        shapes[name] = [
+            (side, int(more or 0)) for side, _, more in (s.partition("+") for s in sides)
+        ]
+        if array.dtype.name not in kinds.split("/") or array.ndim != len(sides):
+            yield name, f"is {array.dtype} {array.shape}, expected {kinds} ({', '.join(sides)})"
+            return
+        for (side, more), size in zip(shapes[name], array.shape, strict=True):
+            sizes[side][size - more] += 1
+    for name, array in arrays.items():
+        right = tuple(
+            int(side) if side.isdigit() else sizes[side].most_common(1)[0][0] + more
+            for side, more in shapes[name]
+        )
+        if array.shape != right:
+            yield name, f"has the shape {array.shape}, expected {right} to fit the other arrays"
+    if sizes["films"] and not sizes["films"].most_common(1)[0][0]:
+        yield "movie_ids", "has no films"
+
+
+def _faults_of_content(
+    arrays: Mapping[str, NDArray[Any]], scale: Sequence[float]
+) -> Iterator[tuple[str, str]]:
+    """Yield the arrays whose numbers cannot be computed with, or are no rows of another one."""
+    import numpy as np
+
+    for name, array in arrays.items():
+        limit = np.inf if name == "fold_in_root" else MAX_NUMBER
+        if array.dtype.kind == "f" and not _is_within(array, -limit, limit, inside=True):
+            yield name, f"has numbers that are not finite, or not below {limit:g}"
+    films = next(
+        (len(arrays[name]) for name in ("movie_ids", "bi", "ranking_q") if name in arrays), 0
+    )
+    low, high = scale
+    if "rated_starts" in arrays:
+        starts, ratings = arrays["rated_starts"], len(arrays["rated_movies"])
+        if starts[0] != 0 or starts[-1] != ratings or not _rises(starts):
+            yield "rated_starts", f"does not rise from 0 to {ratings:,}, the number of ratings"
+        if not _is_within(arrays["rated_movies"], 0, films - 1):
+            yield "rated_movies", f"has numbers that are no row of the {films:,} films"
+        if not _is_within(arrays["rated_stars"], low, high):
+            yield "rated_stars", f"has ratings outside the scale, {low:g} to {high:g}"
+        ends, size = arrays["user_id_ends"], len(arrays["user_ids"])
+        if (
+            (ends[-1] if len(ends) else 0) != size
+            or not _is_within(ends[:1], 0, size)
+            or (not _rises(ends))
+        ):
+            yield "user_id_ends", f"does not rise to {size:,}, the bytes of the users' ids"
+        if len(np.unique(arrays["movie_ids"])) != films:
+            yield "movie_ids", "has a film twice"
+    if "ranking_numbers" not in arrays:
+        return
+    head, gram = arrays["ranking_head"], arrays["ranking_gram"]
+    if not _is_within(head, 0, films - 1) or not _rises(head, strictly=True):
+        yield "ranking_head", f"has other numbers than rising rows of the {films:,} films"
+    if not _is_within(arrays["ranking_cold"], 0, MAX_NUMBER):
+        yield "ranking_cold", "has numbers below 0"
+    if not np.allclose(gram, gram.T) or np.linalg.eigvalsh(gram)[0] < -1e-6 * gram.trace():
+        yield "ranking_gram", "is not a sum of squares: symmetric, no eigenvalue below 0"
+    step, unseen_weight, trained, threshold = arrays["ranking_numbers"].tolist()
+    if step < 0 or unseen_weight <= 0 or trained < films or trained % 1:
+        yield "ranking_numbers", f"has impossible weights: {step:g}, {unseen_weight:g}, {trained:g}"
+    if not low <= threshold <= high:
+        yield "ranking_numbers", f"has a threshold outside the scale: {threshold:g} stars"
+
+
+def _is_within(array: NDArray[Any], low: float, high: float, *, inside: bool = False) -> bool:
+    """Return whether all numbers are from `low` to `high`, or inside them; NaN is not."""
+    if not array.size:
+        return True
+    least, most = array.min(), array.max()
+    return bool(low < least and most < high) if inside else bool(low <= least and most <= high)
+
+
+def _rises(array: NDArray[Any], *, strictly: bool = False) -> bool:
+    return bool((array[1:] > array[:-1] if strictly else array[1:] >= array[:-1]).all())
 
 
 def _in_arrays(trainset: Trainset) -> ArrayTrainset:

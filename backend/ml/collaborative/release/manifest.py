@@ -17,6 +17,8 @@ SCHEMA_VERSION = 1
 """Version of a release's form. A reader refuses a higher one; `schema.Manifest` declares it."""
 MANIFEST_FILE, MODEL_FILE, TRAINSET_FILE = "manifest.json", "svd_model.pkl", "cf_trainset.pkl"
 REPORT_FILE, HELD_OUT_FILE = "report.html", "held_out.npy"
+MAX_NUMBER = 1e9
+"""A number that is as large is none that a training gives, and products of such overflow."""
 ARRAYS = "arrays"
 """Folder of the plain arrays in a release."""
 ITEM_ONLY = "item-only"
@@ -97,11 +99,16 @@ def _first_wrong(manifest: dict[str, Any]) -> str | None:
                 isinstance(entry.get(key, _MISSING), kind) for key, kind in kinds.items()
             ):
                 return name
-    scale = manifest["model"]["rating_scale"]
+    scale, mean = manifest["model"]["rating_scale"], manifest["model"]["global_mean"]
+    is_scale = [type(bound) in (float, int) for bound in scale] == [True, True]
     sound = {
         "build_id": is_build_id(manifest["build_id"]),
-        "metrics": all(isinstance(s.get("rmse", 0), float | int) for s in manifest["metrics"]),
-        "model.rating_scale": [isinstance(bound, float | int) for bound in scale] == [True, True],
+        "metrics": all(
+            type(rmse := score.get("rmse", 0)) in (float, int) and 0 <= rmse < MAX_NUMBER
+            for score in manifest["metrics"]
+        ),
+        "model.rating_scale": is_scale and -MAX_NUMBER < scale[0] < scale[1] < MAX_NUMBER,
+        "model.global_mean": is_scale and scale[0] <= mean <= scale[1],  # NaN is not
         "files": all(_FILE_NAME.fullmatch(entry["name"]) for entry in manifest["files"]),
     }
     return next((name for name, is_sound in sound.items() if not is_sound), None)

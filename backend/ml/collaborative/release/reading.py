@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import mmap as mmap_module
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 from ..errors import DamagedReleaseError, MissingReleaseError, ReleaseError
 from ..files import CHUNK
 from ..paths import MODELS_DIR
-from .arrays import NAMES, OPTIONAL, RANKING, ranking_from
+from ..texts import decode_texts
+from .arrays import NAMES, OPTIONAL, RANKING, find_fault, ranking_from
 from .live import Live
 from .manifest import (
     ARRAYS,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+_ADVICE = f"build again, or choose another release with {TOOL} rollback ID"
 _COMMIT = "run git add ml/models and commit where it was built, or build again"
 
 
@@ -60,26 +64,25 @@ def open_verified(folder: Path, manifest: Mapping[str, Any], name: str) -> Itera
         DamagedReleaseError: it is missing, cut, or another.
     """
     path = folder / name
-    advice = f"build again, or choose another release with {TOOL} rollback ID"
     entry = next((entry for entry in manifest["files"] if entry["name"] == name), None)
     if entry is None:
-        raise DamagedReleaseError(f"{folder / MANIFEST_FILE} does not name {name}: {advice}")
+        raise DamagedReleaseError(f"{folder / MANIFEST_FILE} does not name {name}: {_ADVICE}")
     try:
         file = path.open("rb")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise DamagedReleaseError(f"{path} is missing: {advice}") from None
+        raise DamagedReleaseError(f"{path} is missing: {_ADVICE}") from None
     with file:
         size, expected = os.fstat(file.fileno()).st_size, entry["bytes"]
         if size != expected:
             raise DamagedReleaseError(
-                f"{path} has {size:,} bytes, published were {expected:,}: {advice}"
+                f"{path} has {size:,} bytes, published were {expected:,}: {_ADVICE}"
             )
         digest = hashlib.sha256()
         while chunk := file.read(CHUNK):
             digest.update(chunk)
         if digest.hexdigest() != entry["sha256"]:
             raise DamagedReleaseError(
-                f"{path} is not the file that was published (another SHA-256): {advice}"
+                f"{path} is not the file that was published (another SHA-256): {_ADVICE}"
             )
         file.seek(0)
         yield file
@@ -115,6 +118,7 @@ def _load_pickles(folder: Path, *, has_arrays: bool) -> tuple[SVD, Trainset]:
         ReleaseError: see `open_verified` and `manifest.read_manifest`.
     """
     import joblib
+    from surprise import SVD, Trainset
 
     from ..algorithms.parts import Parts, attach
 
@@ -124,6 +128,12 @@ def _load_pickles(folder: Path, *, has_arrays: bool) -> tuple[SVD, Trainset]:
         svd = joblib.load(file)
     with open_verified(folder, manifest, TRAINSET_FILE) as file:
         trainset = joblib.load(file)
+    for name, found, expected in ((MODEL_FILE, svd, SVD), (TRAINSET_FILE, trainset, Trainset)):
+        if not isinstance(found, expected):
+            raise DamagedReleaseError(
+                f"{folder / name} holds a {type(found).__name__}, expected a "
+                f"surprise.{expected.__name__}: {_ADVICE}"
+            )
     if not has_arrays:
         return svd, trainset
     arrays = load_arrays(folder, ("fold_in_root", "implicit", *RANKING))
@@ -163,7 +173,14 @@ def read_held_out(folder: Path) -> NDArray[Any] | None:
     manifest = read_manifest(folder)
     if HELD_OUT_FILE not in {entry["name"] for entry in manifest["files"]}:
         return None
-    return _read_array(folder, manifest, HELD_OUT_FILE)
+    rows = _read_array(folder, manifest, HELD_OUT_FILE)
+    fields: Mapping[str, Any] = rows.dtype.fields or {}
+    kinds = [fields[name][0].str for name in ("pair", "prediction") if name in fields]
+    if kinds != ["<u8", "<f8"] or rows.ndim != 1 or not (abs(rows["prediction"]) < math.inf).all():
+        raise DamagedReleaseError(
+            f"{folder / HELD_OUT_FILE} has no predictions of held-out ratings: {_ADVICE}"
+        )
+    return rows
 
 
 def load_arrays(
@@ -177,19 +194,61 @@ def load_arrays(
         mmap: whether to leave them on the disk until they are used, shared between processes.
 
     Raises:
+        DamagedReleaseError: they cannot be served, see `arrays.find_fault`.
         ReleaseError: see `open_verified` and `manifest.read_manifest`.
     """
     manifest = read_manifest(folder)
     published = {entry["name"] for entry in manifest["files"]}
-    return {
+    optional = {name for name in OPTIONAL if f"{ARRAYS}/{name}.npy" not in published}
+    if not optional >= {*RANKING}:
+        optional -= {*RANKING}  # all of them, or none
+    found = {
         name: _read_array(folder, manifest, f"{ARRAYS}/{name}.npy", mmap=mmap)
         for name in names
-        if name not in OPTIONAL or f"{ARRAYS}/{name}.npy" in published
+        if name not in optional
     }
+    fault = find_fault(found, manifest["model"]["rating_scale"])
+    if fault:
+        raise invalid_array(folder, *fault)
+    for array in found.values() if mmap else ():
+        _forget_pages(array)
+    return found
 
 
-def _map_array(file: BinaryIO) -> NDArray[Any]:
-    """Return the array in an open file, left there: the very file that was verified."""
+def invalid_array(folder: Path, name: str, what: str) -> DamagedReleaseError:
+    """Return the error on an array that cannot be served."""
+    path = folder / ARRAYS / f"{name}.npy"
+    return DamagedReleaseError(f"{path} {what}: {_ADVICE}")
+
+
+def read_users(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Return the row of each user of a release, by id.
+
+    Raises:
+        DamagedReleaseError: the ids are not text, or not all different.
+    """
+    try:
+        users = decode_texts(arrays["user_ids"], arrays["user_id_ends"])
+    except UnicodeDecodeError:
+        raise invalid_array(folder, "user_ids", "has ids that are not UTF-8") from None
+    rows = dict(zip(users, range(len(users)), strict=True))
+    if len(rows) < len(users):
+        raise invalid_array(folder, "user_ids", "has a user twice")
+    return rows
+
+
+def _forget_pages(array: NDArray[Any]) -> None:
+    """Leave a mapped array on the disk again, once it has been checked."""
+    if isinstance(array.base, mmap_module.mmap) and hasattr(mmap_module, "MADV_DONTNEED"):
+        array.base.madvise(mmap_module.MADV_DONTNEED)
+
+
+def _load_array(file: BinaryIO, *, mmap: bool) -> NDArray[Any]:
+    """Return the array in an open file; with `mmap` left there, in the very file that was verified.
+
+    Raises:
+        ValueError: it is not an array of numbers, whole.
+    """
     import numpy as np
     from numpy.lib import format as npy
 
@@ -198,8 +257,14 @@ def _map_array(file: BinaryIO) -> NDArray[Any]:
     shape, fortran, dtype = read_header(file)
     if dtype.hasobject:
         raise ValueError("it has objects")
+    start, wanted = file.tell(), math.prod(shape) * dtype.itemsize
+    left = os.fstat(file.fileno()).st_size - start
+    if left != wanted:  # else a shape that is invented takes all memory
+        raise ValueError(f"{dtype} {shape} takes {wanted:,} bytes, it has {left:,}")
     order: Literal["F", "C"] = "F" if fortran else "C"
-    return np.memmap(file, dtype, "r", file.tell(), shape, order)
+    if mmap:
+        return np.memmap(file, dtype, "r", start, shape, order)
+    return np.fromfile(file, dtype).reshape(shape, order=order)
 
 
 def _read_array(
@@ -210,15 +275,12 @@ def _read_array(
     Raises:
         DamagedReleaseError: see `open_verified`; or the file is another than a build writes.
     """
-    from numpy.lib import format as npy
-
     with open_verified(folder, manifest, name) as file:
         try:
-            array: NDArray[Any] = (
-                _map_array(file) if mmap else npy.read_array(file, allow_pickle=False)
-            )
-        except ValueError as error:
+            return _load_array(file, mmap=mmap)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # a header that is no array's can raise anything
             raise DamagedReleaseError(
-                f"{folder / name} is not an array of numbers ({error!s:.80}): build again"
+                f"{folder / name} is not an array of numbers ({error!s:.80}): {_ADVICE}"
             ) from None
-    return array

@@ -175,8 +175,7 @@ def write_release(
         held_out: see `held_out.HoldOut.rows`.
 
     Raises:
-        InputError: the trainset's ids are of other types than a release can hold, or the draft is
-            not as `schema.Manifest` declares it.
+        InputError: see `arrays.model_arrays`; or the draft is not as `schema.Manifest` declares it.
         OSError: it could not be written; nothing of it is left.
     """
     import joblib

@@ -10,8 +10,7 @@ import numpy as np
 
 from ..algorithms import fold_in, ranking_scores
 from ..errors import MovieIdError
-from ..release import load_arrays, ranking_from, read_manifest
-from ..texts import decode_texts
+from ..release import load_arrays, ranking_from, read_manifest, read_users
 from .lists import as_list, check_stars, find_user, over_best, score_films
 
 if TYPE_CHECKING:
@@ -236,7 +235,6 @@ def read_snapshot(folder: Path, *, mmap: bool = False) -> Snapshot:
     manifest, arrays = read_manifest(folder), load_arrays(folder, mmap=mmap)
     for array in arrays.values():
         array.flags.writeable = False
-    users = decode_texts(arrays["user_ids"], arrays["user_id_ends"])
     movie_ids = arrays["movie_ids"]
     table = None
     if len(movie_ids) and movie_ids.min() >= 0 and movie_ids.max() < DENSE:
@@ -248,7 +246,7 @@ def read_snapshot(folder: Path, *, mmap: bool = False) -> Snapshot:
         manifest=MappingProxyType(manifest),
         scale=(low, high),
         global_mean=manifest["model"]["global_mean"],
-        users=dict(zip(users, range(len(users)), strict=True)),
+        users=read_users(folder, arrays),
         movie_ids=movie_ids,
         bu=arrays["bu"],
         bi=arrays["bi"],
