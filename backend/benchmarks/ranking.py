@@ -1,6 +1,6 @@
 """The project's lists beside every peer's, measured by the same code on the same ratings held out.
 
-Run it in `backend/`: python -m benchmarks.ranking [DATA_DIR] [--splits TEXT] [--peers TEXT]
+Run it in `backend/`: python -m benchmarks.ranking [DATA_DIR] [--splits TEXT ...] [--peers TEXT ...]
 
 Each way to hold ratings out, and each model's lists for it, are kept as files in a folder, so that
 an interrupted run goes on where it was. Delete a model's files there to have its lists made again.
@@ -166,9 +166,11 @@ def make_own_lists(case: Case, folder: Path) -> None:
             made[f"{OURS}, novelty {novelty:g}"] = lists(model, names, novelty=novelty)
         now = model.snapshot
         for name, snapshot in zip(SIMILAR, (now, replace(now, ranking=None)), strict=True):
-            like = np.array([snapshot.likeness_to(row) for row in range(len(now.movie_ids))])
-            np.fill_diagonal(like, -np.inf)
-            best = np.argsort(-like, axis=1, kind="stable")[:, : metrics.TOP]
+            best = np.empty((len(now.movie_ids), metrics.TOP), dtype=np.intp)
+            for row in range(len(best)):
+                like = np.array(snapshot.likeness_to(row))
+                like[row] = -np.inf
+                best[row] = np.argsort(-like, kind="stable")[: metrics.TOP]
             inner = ids.get_indexer(now.movie_ids)
             found = np.empty_like(best)
             found[inner] = inner[best]
@@ -283,31 +285,33 @@ def paired(ours: list[pd.DataFrame], other: list[pd.DataFrame]) -> tuple[float, 
     return mean, float(np.sqrt(np.sum(sums**2))) / len(both)
 
 
-def summarise(found: dict[str, dict[str, list[pd.DataFrame]]]) -> str:
-    """Return a table in Markdown of NDCG@10 by model and group; of several draws the first too."""
+def summarise(title: str, found: dict[str, dict[str, list[pd.DataFrame]]]) -> str:
+    """Return a table in Markdown of NDCG@10 by model and way; of several draws the first too.
+
+    Args:
+        title: of the data.
+        found: measures of each split, by way to hold out and model.
+    """
     peers = [peer.name for peer in PEERS]
-    names = [OURS, NESTED.name, FOLDED, *peers, BY_STARS, PLAN]
-    lines = ["| NDCG@10 | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
-    for name in names:
+    lines = [f"| {title} | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
+    for name in (OURS, NESTED.name, FOLDED, *peers, BY_STARS, PLAN):
         cells = []
-        for group, by_name in found.items():
+        for way, by_name in found.items():
             means = [frame["NDCG@10"].mean() for frame in by_name.get(name, [])]
             whole = len(means) == len(by_name[OURS])
             cells.append(f"{np.mean(means):.4f}" if whole else "")
-            if whole and "new users" in group:
+            if whole and "new users" in way:
                 cells[-1] += f" ({means[0]:.4f})"
         if any(cells):
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     cells = []
     for by_name in found.values():
         ours = by_name[OURS]
-        whole = [name for name in peers if len(by_name.get(name, [])) == len(ours)]
-        if whole:
-            best = max(
-                whole, key=lambda name: np.mean([f["NDCG@10"].mean() for f in by_name[name]])
-            )
-            ahead, error = paired(ours, by_name[best])
-        cells.append(f"{ahead:+.4f} ± {error:.4f} ({best})" if whole else "")
+        quality = {name: np.mean([frame["NDCG@10"].mean() for frame in frames])
+                   for name, frames in by_name.items() if len(frames) == len(ours)}  # fmt: skip
+        best = max((name for name in peers if name in quality), key=quality.__getitem__)
+        ahead, error = paired(ours, by_name[best])
+        cells.append(f"{ahead:+.4f} ± {error:.4f} ({best})")
     return "\n".join([*lines, "| ahead of the best peer by | " + " | ".join(cells) + " |"])
 
 
@@ -339,8 +343,8 @@ def main() -> None:
     add("data_dir", type=Path, nargs="?", default=DATA_DIR, help="where MovieLens is or goes")
     add("--results", type=Path, help="where files are kept; default DATA_DIR/ranking")
     add("--envs", type=Path, default=BACKEND_DIR / ".venv-peers", help="environments of libraries")
-    add("--splits", default="", help="those with one of these texts in their name, comma between")
-    add("--peers", default="", help="the same for peers; 'none' makes no peer's lists")
+    add("--splits", nargs="*", default=[""], help="only those with one of these in their name")
+    add("--peers", nargs="*", default=[""], help="make lists of those alone; with none, of no peer")
     args = parser.parse_args()
     results = args.results or args.data_dir / "ranking"
     every = [
@@ -348,19 +352,22 @@ def main() -> None:
         *movielens_cases("ml-latest-small", args.data_dir),
         *app_cases(args.data_dir),
     ]
-    cases = [case for case in every if any(text in case.group for text in args.splits.split(","))]
+    cases = [case for case in every if any(text in case.group for text in args.splits)]
     for case in tqdm(cases, "own lists", file=sys.stderr):
         folder = case.folder(results)
         if not (folder / "test.npz").is_file():
             write_case(case, folder)
         if not (folder / f"{OURS}.npz").is_file():
             make_own_lists(case, folder)
-    failed = run_peers(cases, results, args.envs, args.peers.split(","))
+    failed = run_peers(cases, results, args.envs, args.peers)
     found: dict[str, dict[str, list[pd.DataFrame]]] = {}
     for case in cases:
         for name, frame in measure(case.folder(results)).items():
             found.setdefault(case.group, {}).setdefault(name, []).append(frame)
-    print(summarise(found) + "\n")
+    for title in dict.fromkeys(group.partition(": ")[0] for group in found):
+        ways = {group.partition(": ")[2]: by_name for group, by_name in found.items()
+                if group.startswith(title)}  # fmt: skip
+        print(summarise(f"{title}, NDCG@10", ways) + "\n")
     for group, by_name in found.items():
         print(describe(group, by_name) + "\n")
         similar = [measure_similar(c.folder(results)) for c in cases if c.group == group]

@@ -90,29 +90,31 @@ def fit_ials(
 
 def fit_item_knn(train: Training, liked: bool, tf_idf: bool, k: int, shrink: float) -> np.ndarray:
     """Fit the cosine of films over users, whom TF-IDF weighs by how few films they rated."""
-    y = train.matrix(liked)
-    weighted = y * np.log(y.shape[1] / np.maximum(y.sum(axis=1), 1))[:, None] if tf_idf else y
+    y = train.sparse(liked)
+    each = np.maximum(np.diff(y.indptr), 1)
+    weights = np.log(train.shape[1] / each) if tf_idf else np.ones(len(each))
+    weighted = y.toarray() * weights.astype(np.float32)[:, None]
     similar = weighted.T @ weighted
     lengths = np.sqrt(similar.diagonal())
     similar /= lengths[:, None] * lengths + np.float32(shrink + 1e-9)
-    return y @ keep_top(similar, k)
+    return y @ keep_top(similar, k).T
 
 
 def fit_rp3beta(train: Training, liked: bool, alpha: float, beta: float, k: int) -> np.ndarray:
     """Fit RP3beta: walks of three steps, each to the power alpha (Paudel et al. 2017)."""
     y = train.matrix(liked)
     users, films = (np.maximum(y.sum(axis=axis), 1) for axis in (1, 0))
-    similar = (y / films**alpha).T @ (y / users[:, None] ** alpha)
-    similar /= films**beta
-    return y @ keep_top(similar, k)
+    similar = (y / users[:, None] ** alpha).T @ (y / films**alpha)  # to a film (row) from another
+    similar /= films[:, None] ** beta
+    return train.sparse(liked) @ keep_top(similar, k).T
 
 
 def keep_top(similar: np.ndarray, k: int) -> np.ndarray:
-    """Set each film's own entry and all but its k highest ones to 0, in place; by columns."""
+    """Set a film's own entry and all but the k highest of its row to 0, in place; 0 keeps all."""
     np.fill_diagonal(similar, 0)
     if 0 < k < len(similar):
-        for column in similar.T:
-            column[column < np.partition(column, -k)[-k]] = 0
+        for row in similar:
+            row[row < np.partition(row, -k)[-k]] = 0
     return similar
 
 
@@ -189,58 +191,45 @@ def fit_lightfm(
     return users @ films.T + film_biases + user_biases[:, None]
 
 
-def fit_lenskit(train: Training, liked: bool, model: str, **parameters: Any) -> np.ndarray:
-    """Fit SLIM or implicit matrix factorization of LensKit."""
+def fit_lenskit(train: Training, liked: bool, weight: float, regularization: float) -> np.ndarray:
+    """Fit LensKit's implicit matrix factorization."""
     import pandas as pd
-    from lenskit import als, knn
+    from lenskit.als import ImplicitMFScorer
     from lenskit.data import from_interactions_df
     from lenskit.training import TrainingOptions
 
     users, films = train.rows(liked)
     data = from_interactions_df(pd.DataFrame({"user_id": users, "item_id": films}))
-    found = (knn.SLIMScorer if model == "SLIM" else als.ImplicitMFScorer)(**parameters)
-    found.train(data, TrainingOptions(rng=0))
-    known_users, known_films = (vocabulary.ids() for vocabulary in (data.users, data.items))
-    if model == "SLIM":
-        y = train.sparse(liked)[known_users][:, known_films]
-        scores = (y @ found.weights).toarray()
-    else:
-        scores = np.asarray(found.user_embeddings) @ np.asarray(found.item_embeddings).T
-    return _spread(train, known_users, known_films, scores)
+    model = ImplicitMFScorer(features=64, weight=weight, regularization=regularization)
+    model.train(data, TrainingOptions(rng=0))
+    scores = np.asarray(model.user_embeddings) @ np.asarray(model.item_embeddings).T
+    return _spread(train, data.users.ids(), data.items.ids(), scores)
 
 
-def fit_rectools(train: Training, liked: bool, model: str, **parameters: Any) -> np.ndarray:
-    """Fit EASE or ALS of RecTools."""
+def fit_rectools(train: Training, liked: bool, regularization: float) -> np.ndarray:
+    """Fit RecTools' EASE."""
     import pandas as pd
-    from implicit.als import AlternatingLeastSquares
     from rectools.dataset import Dataset
-    from rectools.models import EASEModel, ImplicitALSWrapperModel
+    from rectools.models import EASEModel
 
     users, films = train.rows(liked)
     table = {"user_id": users, "item_id": films, "weight": 1.0, "datetime": "2020-01-01"}
     data = Dataset.construct(pd.DataFrame(table))
-    if model == "EASE":
-        found = EASEModel(**parameters)
-        found.fit(data)
-        scores = np.asarray(data.get_user_item_matrix() @ found.weight)
-    else:
-        found = ImplicitALSWrapperModel(AlternatingLeastSquares(random_state=0, **parameters))
-        found.fit(data)
-        vectors = found.get_vectors()
-        scores = vectors[0] @ vectors[1].T
-    known = data.user_id_map.external_ids, data.item_id_map.external_ids
-    return _spread(train, *known, scores)
+    model = EASEModel(regularization)
+    model.fit(data)
+    scores = np.asarray(data.get_user_item_matrix() @ model.weight)
+    return _spread(train, data.user_id_map.external_ids, data.item_id_map.external_ids, scores)
 
 
-def fit_cornac(train: Training, liked: bool, model: str, **parameters: Any) -> np.ndarray:
-    """Fit EASE or BPR of Cornac."""
-    from cornac import models
+def fit_cornac(train: Training, liked: bool, posB: bool, lamb: float) -> np.ndarray:  # noqa: N803
+    """Fit Cornac's EASE."""
     from cornac.data import Dataset
+    from cornac.models import EASE
 
     users, films = (ids.tolist() for ids in train.rows(liked))
     data = Dataset.from_uir([(u, f, 1.0) for u, f in zip(users, films, strict=True)], seed=0)
-    found = getattr(models, model)(seed=0, verbose=False, **parameters).fit(data)
-    scores = np.array([np.ravel(found.score(row)) for row in range(data.num_users)])
+    model = EASE(lamb=lamb, posB=posB, seed=0, verbose=False).fit(data)
+    scores = model.U @ model.B
     return _spread(train, np.array(list(data.user_ids)), np.array(list(data.item_ids)), scores)
 
 
@@ -254,8 +243,8 @@ def _spread(
     return found
 
 
-def fit_ours(train: Training, liked: bool, **constants: float) -> np.ndarray:  # noqa: ARG001
-    """Fit this project's ranking with other constants than it has; both kinds of ratings count."""
+def fit_ours(train: Training, **constants: float) -> np.ndarray:
+    """Fit this project's ranking with other constants than it has."""
     from ml.collaborative.algorithms import ranking, ranking_scores
 
     for module in (ranking, ranking_scores):
@@ -295,8 +284,8 @@ class Peer(NamedTuple):
 
     name: str
     fit: Fit
-    grids: tuple[dict[str, tuple[Any, ...]], ...] = ({},)
-    """Values of the parameters that tuning chooses among."""
+    grid: dict[str, tuple[Any, ...]]
+    """Values of the parameters that tuning chooses among; it begins in their middle."""
     package: str = ""
     """What its own environment has; none is this project's environment."""
 
@@ -304,114 +293,100 @@ class Peer(NamedTuple):
 BOTH = (False, True)
 EASE_REG = (50.0, 100.0, 200.0, 300.0, 500.0, 800.0)
 IALS = {
-    "unseen": (0.03, 0.1, 0.2, 0.3, 0.5, 1.0),
-    "reg": (0.003, 0.006, 0.01, 0.015, 0.02, 0.03),
-    "factors": (32, 64, 128),
-}
-ALS = {
-    "factors": (32, 64, 128),
-    "regularization": (10.0, 20.0, 30.0, 60.0, 100.0),
-    "alpha": (1.5, 2.0, 3.0, 6.0, 12.0),
+    "unseen": (0.1, 0.2, 0.3, 0.5, 1.0),
+    "reg": (0.006, 0.01, 0.015, 0.02, 0.03),
+    "factors": (128, 64),
 }
 PEERS = (
-    Peer("most rated", most_rated, ({"liked": (False,)},)),
-    Peer("most liked", most_rated, ({"liked": (True,)},)),
+    Peer("most rated", most_rated, {"liked": (False,)}),
+    Peer("most liked", most_rated, {"liked": (True,)}),
     Peer(
         "ItemKNN",
         fit_item_knn,
-        ({"liked": BOTH, "tf_idf": BOTH, "k": (20, 50, 100, 200, 400), "shrink": (0, 10, 50)},),
+        {
+            "liked": BOTH,
+            "tf_idf": BOTH,
+            "k": (20, 50, 100, 200, 400),
+            "shrink": (0, 10, 50, 200),
+        },
     ),
     Peer(
         "RP3beta",
         fit_rp3beta,
-        (
-            {
-                "liked": BOTH,
-                "alpha": (0.4, 0.55, 0.7, 0.85, 1.0),
-                "beta": (0.1, 0.2, 0.3, 0.45, 0.6),
-                "k": (30, 100, 300, 0),
-            },
-        ),
+        {
+            "liked": BOTH,
+            "alpha": (0.4, 0.55, 0.7, 0.85, 1.0),
+            "beta": (0.1, 0.2, 0.3, 0.45, 0.6),
+            "k": (30, 100, 300, 0),
+        },
     ),
-    Peer("SLIM", fit_slim, ({"liked": BOTH, "l1": (1.0, 2.0, 5.0), "l2": (30.0, 100.0, 200.0)},)),
-    Peer("EASE, all", fit_ease, ({"liked": (False,), "reg": EASE_REG},)),
-    Peer("EASE, liked", fit_ease, ({"liked": (True,), "reg": EASE_REG},)),
-    Peer("iALS, all", fit_ials, ({"liked": (False,), **IALS},)),
-    Peer("iALS, liked", fit_ials, ({"liked": (True,), **IALS},)),
-    Peer("implicit ALS", fit_implicit, ({"liked": BOTH, **ALS},), "implicit==0.7.3"),
+    Peer(
+        "SLIM",
+        fit_slim,
+        {"liked": BOTH, "l1": (0.5, 1.0, 2.0), "l2": (50.0, 100.0, 200.0, 400.0)},
+    ),
+    Peer("EASE, all", fit_ease, {"liked": (False,), "reg": EASE_REG}),
+    Peer("EASE, liked", fit_ease, {"liked": (True,), "reg": EASE_REG}),
+    Peer("iALS, all", fit_ials, {"liked": (False,), **IALS}),
+    Peer("iALS, liked", fit_ials, {"liked": (True,), **IALS}),
+    Peer(
+        "implicit ALS",
+        fit_implicit,
+        {
+            "liked": BOTH,
+            "factors": (32, 64, 128),
+            "regularization": (10.0, 20.0, 30.0, 60.0, 100.0),
+            "alpha": (1.5, 2.0, 3.0, 6.0, 12.0),
+        },
+        "implicit==0.7.3",
+    ),
     Peer(
         "LightFM WARP",
         fit_lightfm,
-        (
-            {
-                "liked": BOTH,
-                "rate": (0.05, 0.02),
-                "reg": (0.0, 1e-4, 5e-4),
-                "epochs": (20, 40, 80),
-                "factors": (32, 64, 128),
-            },
-        ),
+        {
+            "liked": BOTH,
+            "rate": (0.05, 0.02),
+            "reg": (0.0, 1e-4, 5e-4),
+            "epochs": (20, 40),
+            "factors": (32, 64),
+        },
         "rectools-lightfm==1.17.3",
     ),
     Peer(
-        "LensKit",
+        "LensKit ImplicitMF",
         fit_lenskit,
-        (
-            {
-                "model": ("SLIM",),
-                "liked": BOTH,
-                "l1_reg": (1.0, 2.0, 5.0),
-                "l2_reg": (10.0, 30.0, 100.0),
-            },
-            {
-                "model": ("ImplicitMF",),
-                "liked": BOTH,
-                "weight": (1.0, 3.0, 10.0),
-                "regularization": (10.0, 30.0, 60.0, 100.0),
-                "embedding_size": (64,),
-            },
-        ),
+        {
+            "liked": BOTH,
+            "weight": (1.0, 3.0, 10.0),
+            "regularization": (10.0, 20.0, 30.0, 60.0),
+        },
         "lenskit==2025.8.1",
     ),
     Peer(
-        "RecTools",
+        "RecTools EASE",
         fit_rectools,
-        (
-            {"model": ("EASE",), "liked": BOTH, "regularization": (100.0, 300.0, 600.0)},
-            {"model": ("ALS",), "liked": BOTH, **ALS, "factors": (64,)},
-        ),
-        "rectools[lightfm]==0.19.0",
+        {"liked": BOTH, "regularization": (100.0, 300.0, 500.0, 800.0)},
+        "rectools==0.19.0",
     ),
     Peer(
-        "cornac",
+        "cornac EASE",
         fit_cornac,
-        (
-            {"model": ("EASE",), "liked": BOTH, "posB": BOTH, "lamb": (100.0, 300.0, 600.0)},
-            {
-                "model": ("BPR",),
-                "liked": BOTH,
-                "k": (32, 64),
-                "max_iter": (100, 200),
-                "learning_rate": (0.01, 0.05),
-                "lambda_reg": (0.001, 0.01),
-            },
-        ),
+        {"liked": BOTH, "posB": BOTH, "lamb": (100.0, 200.0, 300.0, 500.0)},
         "cornac==3.0.1",
     ),
 )
+"""Of LensKit, RecTools and Cornac the model that was best on the rows held out of the first fold's
+training: before SLIM, before ALS, and before BPR."""
 NESTED = Peer(
     "lists by score, constants chosen on training rows",
     fit_ours,
-    (
-        {
-            "liked": (False,),
-            "DENSITY_WEIGHT": (3.0, 6.0, 12.0),
-            "REG": (0.01, 0.015, 0.02),
-            "SEEN_TARGET": (0.6, 0.75, 0.9),
-            "HEAD_SHARE": (0.3, 0.5, 0.7),
-            "HEAD_REG": (200.0, 300.0, 500.0),
-        },
-    ),
+    {
+        "DENSITY_WEIGHT": (3.0, 6.0, 12.0),
+        "REG": (0.01, 0.015, 0.02),
+        "SEEN_TARGET": (0.6, 0.75, 0.9),
+        "HEAD_SHARE": (0.3, 0.5, 0.7),
+        "HEAD_REG": (200.0, 300.0, 500.0),
+    },
 )
 """What is served has the middle ones."""
 
@@ -429,24 +404,21 @@ def tune(peer: Peer, train: Training, held: np.ndarray, films: np.ndarray) -> di
                     for kept in (~held, held))  # fmt: skip
     wanted = asked.matrix(liked=True) > 0
     users = np.flatnonzero(wanted.any(axis=1) & (known.matrix(False).sum(axis=1) > 0))
-    found: dict[str, tuple[float, dict[str, Any]]] = {}
+    found: dict[str, float] = {}
 
     def quality(parameters: dict[str, Any]) -> float:
         key = json.dumps(parameters)
         if key not in found:
             top = best_films(peer, known, parameters, users, films)
-            found[key] = ndcg(top, wanted[users]), dict(parameters)
-        return found[key][0]
+            found[key] = ndcg(top, wanted[users])
+        return found[key]
 
-    for grid in peer.grids:
-        chosen = {name: values[len(values) // 2] for name, values in grid.items()}
-        for _ in range(ROUNDS):
-            for name, values in grid.items():
-                if len(values) > 1:
-                    chosen[name] = max(values, key=lambda value: quality({**chosen, name: value}))
-        if len(peer.grids) > 1:
-            quality(chosen)
-    return max(found.values(), key=lambda pair: pair[0])[1] if found else chosen
+    chosen = {name: values[len(values) // 2] for name, values in peer.grid.items()}
+    for _ in range(ROUNDS):
+        for name, values in peer.grid.items():
+            if len(values) > 1:
+                chosen[name] = max(values, key=lambda value: quality({**chosen, name: value}))
+    return chosen
 
 
 def best_films(
@@ -462,7 +434,9 @@ def best_films(
     seen = (train.matrix(liked=False) > 0)[users]
     seen[users < 0] = False
     scores[seen | ~films] = -np.inf
-    top = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
+    top = np.sort(np.argpartition(-scores, TOP, axis=1)[:, :TOP], axis=1)
+    order = np.argsort(-np.take_along_axis(scores, top, axis=1), axis=1, kind="stable")
+    top = np.take_along_axis(top, order, axis=1)
     return np.where(np.isfinite(np.take_along_axis(scores, top, axis=1)), top, -1)
 
 

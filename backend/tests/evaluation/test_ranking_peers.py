@@ -34,7 +34,7 @@ def two_tastes() -> Training:
 )  # fmt: skip
 def test_peers_find_what_users_of_the_same_taste_like(two_tastes: Training, name: str) -> None:
     (peer,) = (peer for peer in ranking_peers.PEERS if peer.name == name)
-    parameters = {key: values[len(values) // 2] for key, values in peer.grids[0].items()}
+    parameters = {key: values[len(values) // 2] for key, values in peer.grid.items()}
     users = np.arange(USERS)
     top = best_films(peer, two_tastes, parameters, users, EVERY)
     assert np.mean(top % 2 == users[:, None] % 2) > 0.85
@@ -54,7 +54,7 @@ def test_lists_are_of_the_films_asked_for_and_unknown_users_get_the_most_liked(
     two_tastes: Training,
 ) -> None:
     some = np.arange(FILMS) < TOP - 1
-    peer = Peer("EASE", fit_ease)
+    peer = Peer("EASE", fit_ease, {})
     users = np.array([0, -1])
     top = best_films(peer, two_tastes, {"liked": True, "reg": 9.0}, users, some)
     assert top.max() < TOP - 1
@@ -75,7 +75,7 @@ def test_tuning_takes_what_is_best_on_the_held_out_rows_and_sees_no_others(
         return np.where(same == good, 1.0, 0.0) + np.arange(FILMS) * 1e-6
 
     grid: dict[str, tuple[Any, ...]] = {"liked": (False,), "good": (False, True)}
-    assert tune(Peer("made up", fit, (grid,)), two_tastes, held, EVERY)["good"] is True
+    assert tune(Peer("made up", fit, grid), two_tastes, held, EVERY)["good"] is True
     assert set(seen) == {int((~held).sum())}
 
 
