@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .files import refuse_lfs_pointer
 from .paths import CATALOG
 
 logger = logging.getLogger(__name__)
@@ -18,8 +19,6 @@ ALL = "all"
 MAX_ID = 2**53
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\f\r")
 """Bytes that do not occur in text."""
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a file begins that Git LFS has in a file's place until it is pulled."""
 _ID_COLUMNS = (("tmdbid",), ("movieid", "filmid", "id"))
 """Names of the id column of a data frame, without case and underscores; the first group wins."""
 
@@ -72,13 +71,9 @@ def read_catalog(path: str | Path) -> frozenset[int]:
     except Exception as error:  # a broken pickle can raise anything
         if isinstance(error, OSError) and error.errno:
             raise
-        start = _read_start(path)
-        if start.startswith(_LFS_POINTER):
-            raise InputError(
-                f"{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
-            ) from None
+        refuse_lfs_pointer(path)
         raise InputError(
-            f"{path} is not a joblib dump{_what_instead(start, error)}: "
+            f"{path} is not a joblib dump{_what_instead(_read_start(path), error)}: "
             'expected a list of TMDB ids, as joblib.dump(ids, "movie_ids.pkl") writes it'
         ) from None
     try:

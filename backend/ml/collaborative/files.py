@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO
 
+from .errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -22,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 """Bytes read or written at a time."""
+LFS_POINTER = "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
+"""What people read of a file that `is_lfs_pointer`."""
+LFS_START = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS has in a file's place until it is pulled."""
 
 
 @contextmanager
@@ -120,6 +126,21 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether Git LFS has a pointer in the place of this file; no where there is no file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_START)) == LFS_START
+    except OSError:
+        return False
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise InputError where `is_lfs_pointer`."""
+    if is_lfs_pointer(path):
+        raise InputError(f"{path} is {LFS_POINTER}")
 
 
 def link_or_copy(source: Path, path: Path) -> None:

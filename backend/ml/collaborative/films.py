@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,9 @@ def check_catalog(options: BuildOptions, films: frozenset[int] | None, table: pd
     if films is None or options.dataset == "sample":
         return
     links = datasets.links_path(options.dataset, options.data_dir)
-    ids = datasets.read_link_ids(links) if links.is_file() else None
+    ids = None
+    with suppress(InputError):  # where it is needed, it was read before
+        ids = datasets.read_link_ids(links) if links.is_file() else None
     if ids is not None:
         datasets.check_id_space(films, ids, "the catalog")
     rated = table["movie_id"].unique().tolist()

@@ -421,3 +421,61 @@ def test_the_real_archives_are_fetched_over_http_and_verified(
     assert contents(data)["ml-100k/u.data"].count(b"\n") == 100_000
     assert ensure_files(DATASETS["ml-latest-small"], data, f"{server.url}/base")
     assert not ensure_files(DATASETS["ml-100k"], data, None)
+
+
+RATINGS = "userId,movieId,rating,timestamp\n"
+LINKS = "movieId,imdbId,tmdbId\n"
+MOVIES = "movieId,title,genres\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "bad", "said"),
+    [
+        ("ratings_csv", RATINGS, "1,1,4.0,9\n1,2,6.0,9\n", "1 ratings are outside 0.5 to 5"),
+        ("ratings_csv", RATINGS, "1,1,nan,9\n", "1 ratings are outside 0.5 to 5"),
+        ("ratings_csv", RATINGS, "1,one,4.0,9\n", "invalid literal|could not convert|Integer"),
+        ("ratings_csv", RATINGS, "", "has no ratings"),
+        ("links_csv", LINKS, "1,114709,many\n", "has unexpected content"),
+        ("movies_csv", MOVIES, "one,Toy Story (1995),Animation\n", "has unexpected content"),
+    ],
+)
+def test_content_is_judged_before_it_is_recorded_as_good(
+    server: WebServer, data: Path, caplog: Log, name: str, header: str, bad: str, said: str
+) -> None:
+    files = files_of(LATEST, header.strip(), **{name: None})
+    member = name.replace("_", ".")
+    good = f"{header}{'1,1,4.0,9' if 'rating' in header else '1,1,862'}\n"
+    server.files["/base/tiny.zip"] = zip_of({f"tiny/{member}": (header + bad).encode()})
+    with pytest.raises(SourceError, match=f"/base/tiny.zip: tiny/{member} .*({said})"):
+        ensure_files(files, data, f"{server.url}/base")
+    assert contents(data) == {}
+    server.files["/grouplens/tiny.zip"] = zip_of({f"tiny/{member}": good.encode()})
+    assert ensure_files(files, data, f"{server.url}/base")  # the next source
+    assert f"skipped {server.url}/base/tiny.zip: tiny/{member} " in caplog.text
+    assert contents(data)[f"tiny/{member}"] == good.encode()
+    assert not ensure_files(files, data, f"{server.url}/base")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4924029\n"
+
+
+@pytest.mark.parametrize("source", ["data folder", "http"])
+def test_a_pointer_of_git_lfs_in_an_archives_place_says_how_to_fetch_it(
+    server: WebServer, data: Path, source: str
+) -> None:
+    data.mkdir()
+    server.files["/base/tiny.zip"] = POINTER
+    if source == "data folder":
+        (data / "tiny.zip").write_bytes(POINTER)
+    with pytest.raises(SourceError, match=r"tiny\.zip: a Git LFS pointer.*`git lfs pull`"):
+        ensure_files(FILES, data, f"{server.url}/base")
+
+
+def test_a_pointer_of_git_lfs_in_a_files_place_is_fetched_and_named(
+    server: WebServer, data: Path, caplog: Log
+) -> None:
+    (data / "tiny").mkdir(parents=True)
+    (data / "tiny" / "u.data").write_bytes(POINTER)
+    ensure_files(FILES, data, f"{server.url}/base")
+    assert "u.data is a Git LFS pointer, not the file itself" in caplog.text
+    assert_done(data)

@@ -12,7 +12,7 @@ from pathlib import Path
 import joblib
 import pytest
 
-from ml.collaborative.datasets import movielens
+from ml.collaborative.datasets import film_ids, movielens, sample
 from ml.collaborative.datasets.registry import DATASETS
 from ml.collaborative.errors import InputError
 from ml.collaborative.ratings import sources_of
@@ -243,3 +243,65 @@ def test_ml_100k_without_links_has_the_same_films(
     movielens.load("ml-100k", real_data, None)
     with (real_data / "ml-100k-tmdb.csv").open(encoding="utf-8", newline="") as file:
         assert {row["item_id"]: row["tmdb_id"] for row in csv.DictReader(file)} == without
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4924029\n"
+LFS = r"is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
+
+
+@pytest.mark.parametrize("name", ["ratings.csv", "links.csv", "movies.csv"])
+def test_a_pointer_of_git_lfs_says_how_to_fetch_the_file(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_csv_set(tmp_path, "1,7,4.0,100\n", "7,1,70\n")
+    path = tmp_path / "ml-latest" / name
+    path.write_text(POINTER)
+    if name == "movies.csv":
+        assert movielens.read_titles("ml-latest", tmp_path) == {}
+        assert LFS in caplog.text
+        return
+    with pytest.raises(InputError, match=f"^{path} {LFS}"):
+        movielens._read("ml-latest", tmp_path)
+
+
+@pytest.mark.parametrize("module", ["film_ids", "sample"])
+def test_the_packages_own_tables_can_be_pointers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """As in an app that keeps every CSV file in Git LFS."""
+    pointer = tmp_path / "table.csv"
+    pointer.write_text(POINTER)
+    monkeypatch.setattr(film_ids, "ID_TABLE", pointer)
+    monkeypatch.setattr(sample, "_FILMS_CSV", pointer)
+    with pytest.raises(InputError, match=f"^{pointer} {LFS}"):
+        film_ids.read_id_table() if module == "film_ids" else sample.films()
+
+
+@pytest.mark.parametrize("content", ["", "1\n", "one|Toy Story\n", POINTER])
+def test_titles_of_ml_100k_that_cannot_be_read_are_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    (tmp_path / "ml-100k").mkdir()
+    (tmp_path / "ml-100k" / "u.item").write_text(content)
+    assert movielens.read_titles("ml-100k", tmp_path) == {}
+    assert ("u.item" in caplog.text) == bool(content)
+
+
+@pytest.mark.parametrize("content", ["movieId,imdbId,tmdbId\n1,2,many\n", "\xff", POINTER])
+def test_links_that_ml_100k_can_do_without_are_a_warning(
+    real_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    (tmp_path / "links.csv").write_text(content, encoding="latin-1")
+    films = movielens.read_ml_100k_films(tmp_path)
+    assert films["tmdb_id"].notna().sum() == 1_665
+    assert (
+        f"going on without links.csv, which is optional: {tmp_path / 'links.csv'} " in caplog.text
+    )
+
+
+def test_an_error_on_content_names_the_file_and_says_what_to_do(tmp_path: Path) -> None:
+    write_csv_set(tmp_path, "1,7,6.0,100\n", "7,1,70\n")
+    path = tmp_path / "ml-latest" / "ratings.csv"
+    said = f"^{path} has unexpected content: 1 ratings are .*Put the right file there, or delete it"
+    with pytest.raises(InputError, match=said):
+        movielens.load("ml-latest", tmp_path, None)

@@ -28,6 +28,7 @@ from ml.collaborative.algorithms.parts import Parts, attach
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import (
     DamagedReleaseError,
+    InputError,
     MissingReleaseError,
     NewerReleaseError,
     OtherVersionsError,
@@ -459,3 +460,26 @@ def test_saving_what_was_loaded_loses_nothing(tmp_path: Path, algorithm: str) ->
         ["item-only" if algorithm == "item-only" else None] * 2
     )
     assert manifests[0]["data"] == manifests[1]["data"]
+
+
+@pytest.mark.parametrize(
+    "name", ["svd_model.pkl", "cf_trainset.pkl", "manifest.json", "arrays/qi.npy", "held_out.npy"]
+)
+def test_a_pointer_of_git_lfs_says_how_to_fetch_the_file(
+    tmp_path: Path, trained: tuple[SVD, Trainset], name: str
+) -> None:
+    folder = ReleaseStore(tmp_path).publish(*trained, held_out=np.zeros(3))
+    path = folder / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2149\n")
+    said = f"^{path} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`$"
+    with pytest.raises(DamagedReleaseError, match=said):
+        verify_release(folder)
+
+
+@pytest.mark.parametrize("name", ["live", "history.jsonl"])
+def test_a_pointer_in_place_of_what_says_which_release_is_live_says_so(
+    models: Path, name: str
+) -> None:
+    (models / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    with pytest.raises(InputError, match=f"^{models / name} is a Git LFS pointer"):
+        ReleaseStore(models).roll_back()

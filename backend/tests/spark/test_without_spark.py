@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ml.build_collaborative import main
-from ml.collaborative.errors import MlError
+from ml.collaborative.errors import InputError, MlError
+from ml.collaborative.spark.reading import open_ratings
 from ml.collaborative.spark.session import check_installed
 
 
@@ -71,3 +72,15 @@ def test_flags_that_do_not_go_together_are_wrong_usage(
         code = int(str(error.code))
     assert code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ratings.parquet", "ratings.csv", "parts/part-0.parquet"])
+def test_a_pointer_of_git_lfs_in_place_of_ratings_says_how_to_fetch_it(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2149\n")
+    source = path.parent if "parts" in name else path
+    with pytest.raises(InputError, match=f"^{path} is a Git LFS pointer.*`git lfs pull`"):
+        open_ratings(None, str(source))

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import url2pathname
 
 from ..errors import InputError, SourceError
-from ..files import locked, replace_together, sha256
+from ..files import LFS_POINTER, is_lfs_pointer, locked, replace_together, sha256
 from .downloads import download, without_password
 from .zips import extract, first_line
 
@@ -101,7 +101,8 @@ def is_verified(file: DataFile, data_dir: Path, *, say: bool = False) -> bool:
             "%s: its version is not known here; its layout is right, so it is used", path
         )
     if say and not good:
-        logger.warning("%s is damaged: fetching it again", path)
+        wrong = LFS_POINTER if is_lfs_pointer(path) else "damaged"
+        logger.warning("%s is %s: fetching it again", path, wrong)
     return good
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..files import refuse_lfs_pointer
+
 ID_TABLE = Path(__file__).with_name("ml100k_ids.csv")
 """ML-100K item_id -> MovieLens movieId -> TMDB id. Both sides never change, so it is data."""
 
@@ -31,6 +33,7 @@ def choose_tmdb_ids(films: pd.DataFrame) -> pd.DataFrame:
 
 def read_id_table() -> pd.DataFrame:
     """Return the table: item_id (index), movie_id, table_tmdb_id (Int64), override (bool)."""
+    refuse_lfs_pointer(ID_TABLE)  # as in an app that keeps its CSV files in Git LFS
     table = pd.read_csv(
         ID_TABLE,
         index_col="item_id",

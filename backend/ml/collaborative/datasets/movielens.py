@@ -20,7 +20,6 @@ from ..ratings import (
     RATED_AGAIN,
     SAMPLE_NOTICE,
     MappedRatings,
-    check_bounds,
     check_ratings,
     make_ratings,
     make_source,
@@ -31,7 +30,14 @@ from ..settings import read_settings
 from . import movielens_files, sample
 from .archives import ensure_files
 from .film_ids import map_ml_100k_items, map_movielens_ids
-from .movielens_files import read_links, read_ml_100k_ratings, read_ml_100k_titles, read_ratings
+from .movielens_files import (
+    CSV_COLUMNS,
+    NO_LINKS,
+    read_links,
+    read_ml_100k_ratings,
+    read_ml_100k_titles,
+    read_ratings,
+)
 from .registry import DATASETS, LICENCE, ML_100K_SPLITS, parse_datasets
 from .several import combine_sets
 
@@ -127,8 +133,16 @@ def links_path(dataset: str, data_dir: Path) -> Path:
 
 
 def read_ml_100k_films(data_dir: Path) -> pd.DataFrame:
-    """Return the TMDB id of each film of ML-100K, see `film_ids.map_ml_100k_items`."""
-    return map_ml_100k_items(read_links(links_path("ml-100k", data_dir)))
+    """Return the TMDB id of each film of ML-100K, see `film_ids.map_ml_100k_items`.
+
+    A links.csv that cannot be read is a warning: the id table has every film, too.
+    """
+    try:
+        links = read_links(links_path("ml-100k", data_dir))
+    except InputError as error:
+        logger.warning("going on without links.csv, which is optional: %s", error)
+        links = NO_LINKS
+    return map_ml_100k_items(links)
 
 
 def read_own_titles(dataset: str, data_dir: Path) -> dict[int, str]:
@@ -158,8 +172,7 @@ def _read(dataset: str, data_dir: Path) -> tuple[pd.DataFrame, pd.Series]:
         films = read_ml_100k_films(data_dir)
         _write_lookup(films, data_dir)
     else:
-        names = {"user": "userId", "film": "movieId", "rating": "rating", "timestamp": "timestamp"}
-        ratings = read_ratings(data_dir / dataset / "ratings.csv", names)
+        ratings = read_ratings(data_dir / dataset / "ratings.csv", CSV_COLUMNS)
         films = map_movielens_ids(read_links(links_path(dataset, data_dir)))
     return ratings, films["tmdb_id"]
 
@@ -169,7 +182,6 @@ def _map_films(
 ) -> MappedRatings:
     """Map films to TMDB ids; keep those in the catalog, and each user's latest rating of a film."""
     with progress_bar("mapping", " steps", 4) as bar:
-        check_bounds(table["rating"])
         film_codes, films = pd.factorize(table["film"])
         bar.update()
         ids = tmdb_ids.reindex(films).fillna(0).to_numpy(np.int64)

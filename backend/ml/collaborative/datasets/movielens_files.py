@@ -10,11 +10,16 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..files import refuse_lfs_pointer
 from ..progress import progress_bar
+from ..ratings import check_bounds
+from .registry import LINKS_HEADER, MOVIES_HEADER, RATINGS_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 ROWS = 1_000_000
 """Rows read at a time, so that a large file is never in memory twice."""
@@ -23,6 +28,12 @@ ML_100K_COLUMNS = {
     "user": "user_id", "film": "item_id", "rating": "rating", "timestamp": "timestamp",
 }  # fmt: skip
 """Names of the columns of u.data and its splits, which have no header."""
+ADVICE = ". Put the right file there, or delete it: then it is fetched again"
+"""End of an error on a file's content."""
+CSV_COLUMNS = {"user": "userId", "film": "movieId", "rating": "rating", "timestamp": "timestamp"}
+"""Names of the columns of ratings.csv."""
+NO_LINKS = pd.Series(dtype="Int64", index=pd.Index([], dtype="int64"))
+"""What `read_links` gives where there is no file."""
 
 
 def read_ratings(path: Path, columns: dict[str, str], separator: str = ",") -> pd.DataFrame:
@@ -38,12 +49,22 @@ def read_ratings(path: Path, columns: dict[str, str], separator: str = ",") -> p
         (float64).
 
     Raises:
-        InputError: the file has other content.
+        InputError: the file has other content, or a rating outside `ratings.LOWEST` to `HIGHEST`.
     """
+    parts: dict[str, list[Any]] = {name: [] for name in columns}
+    for chunk in _read_in_parts(path, columns, separator):
+        for name, array in chunk.items():
+            parts[name].append(array)
+    return pd.DataFrame({name: np.concatenate(parts.pop(name)) for name in columns}, copy=False)
+
+
+def _read_in_parts(
+    path: Path, columns: dict[str, str], separator: str
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Yield the columns of `ROWS` rows at a time, see `read_ratings`."""
     names = {file_name: name for name, file_name in columns.items()}
     dtypes = {name: "float64" if names[name] == "rating" else "int64" for name in names}
     header = list(names) if separator == "\t" else None
-    parts: dict[str, list[Any]] = {name: [] for name in columns}
     with _input_errors(path), path.open("rb") as file:
         size = path.stat().st_size
         with (
@@ -59,12 +80,15 @@ def read_ratings(path: Path, columns: dict[str, str], separator: str = ",") -> p
             ) as chunks,
         ):
             for chunk in chunks:
-                for file_name, name in names.items():
-                    array = chunk[file_name].to_numpy()
-                    fits = name != "rating" and np.abs(array).max(initial=0) < 2**31
-                    parts[name].append(array.astype(np.int32) if fits else array)
+                check_bounds(chunk[columns["rating"]])
+                arrays = {name: chunk[file_name].to_numpy() for file_name, name in names.items()}
+                yield {
+                    name: array.astype(np.int32)
+                    if name != "rating" and np.abs(array).max(initial=0) < 2**31
+                    else array
+                    for name, array in arrays.items()
+                }
                 bar.update(file.tell() - bar.n)
-    return pd.DataFrame({name: np.concatenate(parts.pop(name)) for name in columns}, copy=False)
 
 
 def read_ml_100k_ratings(path: Path) -> pd.DataFrame:
@@ -75,7 +99,7 @@ def read_ml_100k_ratings(path: Path) -> pd.DataFrame:
 def read_links(path: Path) -> pd.Series:
     """Return the TMDB id (Int64, may be blank) by movieId; empty if there is no file."""
     if not path.is_file():
-        return pd.Series(dtype="Int64", index=pd.Index([], dtype="int64"))
+        return NO_LINKS
     dtypes = {"movieId": "int64", "tmdbId": "Int64"}
     with _input_errors(path):
         table = pd.read_csv(path, usecols=list(dtypes), index_col=False, dtype=dtypes)
@@ -94,7 +118,7 @@ def read_all_links(path: Path) -> pd.DataFrame:
 
 def read_ml_100k_titles(path: Path) -> dict[int, str]:
     """Return the title by item_id, from u.item (Latin-1)."""
-    with path.open(encoding="latin-1") as lines:
+    with _input_errors(path), path.open(encoding="latin-1") as lines:
         return {int(line.split("|")[0]): line.split("|")[1] for line in lines}
 
 
@@ -105,14 +129,38 @@ def read_titles(path: Path) -> dict[int, str]:
     return dict(zip(table["movieId"].tolist(), table["title"].astype("str"), strict=True))
 
 
+def judge(path: Path, header: str) -> None:
+    """Read a CSV file of a set whole, as a build does.
+
+    Args:
+        path: the file.
+        header: its first line, which says what it holds.
+
+    Raises:
+        InputError: a build could not use it.
+    """
+    if header == RATINGS_HEADER:
+        if not sum(len(part["rating"]) for part in _read_in_parts(path, CSV_COLUMNS, ",")):
+            raise InputError(f"{path} has no ratings")
+    elif header == LINKS_HEADER:
+        read_all_links(path)
+    elif header == MOVIES_HEADER:
+        read_titles(path)
+
+
 @contextmanager
 def _input_errors(path: Path) -> Iterator[None]:
-    """Turn what pandas raises at a file's content into an InputError."""
+    """Turn what is raised at a file's content into an InputError that says what to do."""
     try:
         with warnings.catch_warnings():
             # A line with one value too many. index_col=False keeps the columns from shifting.
             warnings.simplefilter("ignore", pd.errors.ParserWarning)
             yield
-    except (ValueError, TypeError, OverflowError, pd.errors.ParserError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} has unexpected content: {reason}") from None
+    except (
+        InputError, ValueError, TypeError, OverflowError, LookupError, pd.errors.ParserError,
+    ) as error:  # fmt: skip
+        if "out of memory" in str(error):  # the file is not what is wrong
+            raise MemoryError(f"reading {path}") from None
+        refuse_lfs_pointer(path)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} has unexpected content: {reason}{ADVICE}") from None

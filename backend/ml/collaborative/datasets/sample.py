@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..files import refuse_lfs_pointer
 from ..ratings import SAMPLE_PREFIX
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Film(NamedTuple):
 
 def films() -> list[Film]:
     """Return the films of the sample, oldest first, in the order of `sample_films.csv`."""
+    refuse_lfs_pointer(_FILMS_CSV)
     with _FILMS_CSV.open(encoding="utf-8", newline="") as file:
         return [
             Film(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import InputError
-from ..files import CHUNK, replace_together
+from ..files import CHUNK, LFS_POINTER, is_lfs_pointer, replace_together
 from ..progress import progress_bar
 
 if TYPE_CHECKING:
@@ -74,17 +74,23 @@ def extract(
     except (*DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
+        if is_lfs_pointer(zip_path):
+            raise BadArchiveError(LFS_POINTER) from None
         size = zip_path.stat().st_size
         raise BadArchiveError(f"damaged archive of {size:,} bytes ({error})") from None
     return dict(zip((file.target for file in files), hashes, strict=True))
 
 
 def _accept_unknown(file: DataFile, found: str, path: Path, *, authentic: bool) -> None:
-    """Accept content of unknown hash with a warning, if sender and first line are right.
+    """Accept content of unknown hash with a warning, if sender, first line and content are right.
+
+    The content is read as a build reads it: once it is recorded, nobody asks again.
 
     Raises:
         BadArchiveError: they are not, or the file has a hash that never changes.
     """
+    from . import movielens_files  # which takes pandas
+
     name = _name(file)
     if file.archive.frozen and file.sha256:
         raise BadArchiveError(f"{name} has SHA-256 {found}, expected {file.sha256}")
@@ -92,6 +98,11 @@ def _accept_unknown(file: DataFile, found: str, path: Path, *, authentic: bool) 
         raise BadArchiveError(f"{name} has unknown content and its sender is not authentic")
     if (line := first_line(path)) != file.header:
         raise BadArchiveError(f"{name} begins with {line[:60]!r}, expected {file.header!r}")
+    try:
+        movielens_files.judge(path, line)
+    except InputError as error:
+        found = str(error).removesuffix(movielens_files.ADVICE)
+        raise BadArchiveError(found.replace(str(path), name)) from None
     known = (
         "the archive's MD5 is not the published one"
         if file.archive.md5

@@ -8,6 +8,8 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ..files import refuse_lfs_pointer
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -53,7 +55,12 @@ class History:
             logger.warning("%s is live; %s could not be written: %s", build_id, LOG_FILE, error)
 
     def lines(self) -> list[dict[str, str]]:
-        """Return the log's lines, the oldest first, without those that a crash cut."""
+        """Return the log's lines, the oldest first, without those that a crash cut.
+
+        Raises:
+            InputError: Git LFS has a pointer in its place.
+        """
+        refuse_lfs_pointer(self.path)
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except OSError:

@@ -19,7 +19,15 @@ import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DamagedReleaseError, MissingReleaseError, ReleaseError
-from ..files import discard, link_or_copy, same_content, sync_folder, unique_name
+from ..files import (
+    LFS_POINTER,
+    discard,
+    is_lfs_pointer,
+    link_or_copy,
+    same_content,
+    sync_folder,
+    unique_name,
+)
 from .history import History
 from .manifest import (
     ARRAYS,
@@ -68,6 +76,8 @@ class Live:
             return self._from_manifest()
         except IsADirectoryError:
             text = "a folder"
+        if is_lfs_pointer(self.pointer):
+            raise DamagedReleaseError(f"{self.pointer} is {LFS_POINTER}")
         if not is_build_id(text):
             raise DamagedReleaseError(
                 f"{self.pointer} does not name a release but {text!r:.60}: delete it, then choose "

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DamagedReleaseError, NewerReleaseError
+from ..files import LFS_POINTER, is_lfs_pointer
 from ..ratings import Counts
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise DamagedReleaseError(f"{path} is missing") from None
     except (ValueError, RecursionError):
+        if is_lfs_pointer(path):
+            raise DamagedReleaseError(f"{path} is {LFS_POINTER}") from None
         raise DamagedReleaseError(f"{path} is not JSON: cut, or from another program") from None
     schema = found.get("schema_version") if isinstance(found, dict) else None
     if not isinstance(schema, int):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from ..errors import DamagedReleaseError, MissingReleaseError, ReleaseError
-from ..files import CHUNK
+from ..files import CHUNK, LFS_POINTER, LFS_START
 from ..paths import MODELS_DIR
 from ..texts import decode_texts
 from .arrays import NAMES, OPTIONAL, RANKING, find_fault, ranking_from
@@ -72,6 +72,9 @@ def open_verified(folder: Path, manifest: Mapping[str, Any], name: str) -> Itera
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise DamagedReleaseError(f"{path} is missing: {_ADVICE}") from None
     with file:
+        if file.read(len(LFS_START)) == LFS_START:
+            raise DamagedReleaseError(f"{path} is {LFS_POINTER}")
+        file.seek(0)
         size, expected = os.fstat(file.fileno()).st_size, entry["bytes"]
         if size != expected:
             raise DamagedReleaseError(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, SourceError
+from ..files import refuse_lfs_pointer
 from ..ratings import COLUMNS, HIGHEST, LOWEST
 from .failures import first_line
 
@@ -37,6 +40,9 @@ def open_ratings(cluster: Cluster, source: str) -> DataFrame:
         InputError: there is nothing at the source, or it is not a table of ratings.
         SourceError: it could not be reached.
     """
+    local = Path(source.removeprefix("file://"))
+    for path in local.rglob("*.parquet") if os.path.isdir(local) else [local]:  # noqa: PTH112
+        refuse_lfs_pointer(path)
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import AnalysisException
     from pyspark.sql import functions as F  # noqa: N812
