@@ -204,6 +204,7 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         self.schemas = ["public"]
         self.faults: list[Fault | None] = []
         self.requests: list[Request] = []
+        self.fault_of: Callable[[int], Fault | None] | None = None
         self.before_request: Callable[[int], None] | None = None
         self.database, self.errors = database, list[BaseException]()
         self.lock, self.stopping = threading.Lock(), threading.Event()
@@ -233,7 +234,10 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
         """Record a request; its number, from 1, and the fault it meets."""
         with self.lock:
             self.requests.append(request)
-            return len(self.requests), self.faults.pop(0) if self.faults else None
+            number = len(self.requests)
+            if self.fault_of:
+                return number, self.fault_of(number)
+            return number, self.faults.pop(0) if self.faults else None
 
     def answer(self, request: Request) -> Answer:
         """What the gateway, PostgREST and the database together say to a request."""

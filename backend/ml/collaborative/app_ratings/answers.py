@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SourceError
 from . import retries
-from .retries import TryAgainError
+from .retries import TryAgainError, with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,6 +69,7 @@ POOL = {
 """What to do about PostgREST's errors that can pass and did not."""
 
 
+SUPABASE = "Supabase"
 NOT_ROWS = "its answer is not a JSON list of rows; check SUPABASE_URL"
 
 
@@ -81,33 +82,40 @@ class Row(NamedTuple):
 
 
 def answered(request: Any, names: Sequence[str]) -> tuple[list[dict[str, object]], int | None]:
-    """Return what is answered to a request, and how many rows there are, if it asks that.
+    """Send a request, again after a failure that can pass.
 
     Args:
         request: of supabase's client.
         names: of the columns that each row must have.
+
+    Returns:
+        The rows, and how many there are, if the request asks that.
     """
-    answer = request.execute()
-    rows: Any = answer.data
-    # The client returns an answer that is not JSON as text.
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise TryAgainError(NOT_ROWS)
-    if not all(name in row for row in rows for name in names):
-        raise TryAgainError("its answer lacks a column: it is not the one to this request")
-    return rows, answer.count
+
+    def attempt() -> tuple[list[dict[str, object]], int | None]:
+        answer = _in_words(request.execute)
+        rows: Any = answer.data
+        # The client returns an answer that is not JSON as text.
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise TryAgainError(NOT_ROWS)
+        if not all(name in row for row in rows for name in names):
+            raise TryAgainError("its answer lacks a column: it is not the one to this request")
+        return rows, answer.count
+
+    return with_retries(attempt, SUPABASE)
 
 
 def rows_of(request: Any, names: Sequence[str]) -> tuple[list[Row], int | None]:
-    """Return the rows that are answered to a request; see `answered`. The rating can be null."""
+    """Send a request for user, film and rating; see `answered`. The rating can be null."""
     rows, count = answered(request, names)
     texts = [[row[name] for row in rows] for name in names]
     wrong = [set[type](map(type, column)) - {str} for column in texts]
     if any(wrong[:2]) or (any(wrong) and wrong[2] != {type(None)}):
-        raise TryAgainError("its answer has other types than requested")
+        raise SourceError(f"{SUPABASE} failed: its answer has other types than requested")
     return list(map(Row, *texts)), count
 
 
-def in_words(attempt: Callable[[], Any]) -> Any:
+def _in_words(attempt: Callable[[], Any]) -> Any:
     """Call what sends requests; a failure of the network or client is said without its values."""
     import httpx
     from postgrest import APIError

@@ -69,37 +69,42 @@ def role_of(key: SecretStr, role: str) -> str:
 
     Args:
         key: the key; it is not in the errors.
-        role: the role that its token must name. A secret key, which is no token, is service_role's.
+        role: the role that its token must name, if not service_role. A secret key, which is no
+            token, is service_role's.
 
     Raises:
         SourceError: it is not a key, or one of another role: row-level security could hide rows
             from that role, and no error would say so.
     """
-    if wrong := _fault_of(key, role):
+    named, wrong = _look_at(key, {SERVICE_ROLE, role})
+    if wrong:
         raise SourceError(f"{KEY} is {wrong}")
-    return SERVICE_ROLE if key.get_secret_value().startswith("sb_") else role
+    return named
 
 
-def _fault_of(key: SecretStr, role: str) -> str | None:
-    """Return what is wrong with a key, or None. No traceback passes here: it could show the key."""
+def _look_at(key: SecretStr, roles: set[str]) -> tuple[str, str | None]:
+    """Return the role of a key, and what is wrong with it, or None.
+
+    No error leaves this function: its traceback could show the key.
+    """
     text = key.get_secret_value()
     if not (text.isascii() and text.isprintable()) or " " in text:
-        return "not a key: it has blanks or unusual characters"
+        return "", "not a key: it has blanks or unusual characters"
     if text.startswith("sb_publishable_"):
-        return f"a publishable key, which row-level security hides rows from: {EXPECTED_KEY}"
+        return "", f"a publishable key, which row-level security hides rows from: {EXPECTED_KEY}"
     if text.startswith("sb_secret_"):
-        return None
+        return SERVICE_ROLE, None
     try:
         _, claims, _ = text.split(".")
         named = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["role"]
     except (KeyError, TypeError):
         named = None
     except (ValueError, RecursionError):  # of the parts, the encoding or the JSON
-        return f"not a key: {EXPECTED_KEY}"
-    if named == role:
-        return None
+        return "", f"not a key: {EXPECTED_KEY}"
+    if isinstance(named, str) and named in roles:
+        return named, None
     known = isinstance(named, str) and re.fullmatch(r"[a-z]{1,20}(_[a-z]{1,20}){0,2}", named)
-    return (
+    return "", (
         f"of {f'the role {named}' if known else 'no known role'}, which row-level security can "
         f"hide rows from: {EXPECTED_KEY}; for a role of your own that sees every row set "
         "APP_RATINGS_ROLE"

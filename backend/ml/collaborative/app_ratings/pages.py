@@ -12,11 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SourceError
-from .answers import Row, answered, in_words, rows_of
+from .answers import SUPABASE, Row, answered, rows_of
 from .retries import TryAgainError, with_retries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from postgrest import SyncPostgrestClient
 
@@ -45,7 +45,7 @@ class Table:
         return tuple(map(_quote, self.names.columns))
 
     def select(self, names: Sequence[str], conditions: Sequence[str], **how: Any) -> Any:
-        """Return a request for columns, under `names`, of the rows that all conditions hold for.
+        """Return a request for columns, under `names`, of the rows that meet all conditions.
 
         Each kind of request has its own names: so an answer to another one, which a wrong cache
         gives, is not taken for its own.
@@ -66,7 +66,8 @@ class Table:
     def count_without_key(self) -> int:
         """Return the number of rows without a user or film, which are on no page."""
         user, movie, _ = self.columns
-        return int(_ask(partial(self.count, f"or({user}.is.null,{movie}.is.null)")))
+        condition = f"or({user}.is.null,{movie}.is.null)"
+        return with_retries(partial(self.count, condition), SUPABASE)
 
     def split(self) -> list[Range]:
         """Return ranges of users, up to the last row as it is now. Each row is in exactly one."""
@@ -74,14 +75,14 @@ class Table:
         start = [f"{user}.not.is.null", f"{movie}.not.is.null"]
         request = self.select(LAST, start, count="planned").order(user, desc=True)
         request.order(movie, desc=True).order(rating, desc=True, nullsfirst=True).limit(1)
-        last, estimate = _ask(partial(rows_of, request, LAST))
+        last, estimate = rows_of(request, LAST)
         if not last:
             return [Range(self, start, 0)]  # reading it makes sure that it is empty
         step = (estimate or 0) // RANGES
         ranges: list[Range] = []
         while step >= MIN_RANGE and len(ranges) < RANGES - 1:
             request = self.select(FIRST, start).order(user).limit(1).offset(step)
-            first, _ = _ask(partial(rows_of, request, FIRST))
+            first, _ = rows_of(request, FIRST)
             if not first:
                 break
             limit = _quote(first[0].user)
@@ -92,8 +93,8 @@ class Table:
     def since(self, row: Row, sign: str) -> str:
         """Return the condition for the rows behind this one; with "gte" its equals too.
 
-        Nulls are last. PostgREST has no comparison of whole rows; Postgres plans this one as well as
-        that, from the index up to the last page.
+        Nulls are last. PostgREST has no comparison of whole rows; Postgres plans this one as well:
+        from the index, up to the last page.
         """
         user, movie, rating = self.columns
         first, second = _quote(row.user), _quote(row.movie)
@@ -142,7 +143,7 @@ class Range:
         at_end = False
         while not at_end:
             last = next(reversed(seen), None)
-            rows, at_end = _ask(partial(self._next, last, seen))
+            rows, at_end = with_retries(partial(self._next, last, seen), SUPABASE)
             again = set(rows)
             yield [row for row in held if row not in again]
             held = rows
@@ -191,11 +192,6 @@ class Range:
             )
         if count != expected:
             raise TryAgainError(TWICE)
-
-
-def _ask(attempt: Callable[[], Any]) -> Any:
-    """Call what sends requests; call it again after a failure that can pass."""
-    return with_retries(partial(in_words, attempt), "Supabase")
 
 
 def _quote(text: object) -> str:

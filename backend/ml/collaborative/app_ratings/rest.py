@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SourceError
 from ..progress import progress_bar
 from ..ratings import COLUMNS
-from .answers import NOT_ROWS, Row, check_response
+from .answers import NOT_ROWS, SUPABASE, Row, check_response
 from .client import SERVICE_ROLE, open_client, role_of, silenced
 from .pages import Range, Table
 
@@ -118,5 +118,5 @@ def _batch(rows: list[Row]) -> pa.RecordBatch:
     try:
         texts = [pa.array([row[place] for row in rows], pa.string()) for place in range(3)]
     except UnicodeError:  # half of a character
-        raise SourceError(f"Supabase failed: {NOT_ROWS}") from None
+        raise SourceError(f"{SUPABASE} failed: {NOT_ROWS}") from None
     return pa.record_batch([text.dictionary_encode() for text in texts], COLUMNS)
