@@ -603,6 +603,25 @@ def test_a_log_that_was_lost_is_written_again_and_no_release_is_deleted_for_it(
     assert ReleaseStore(tmp_path).roll_back() == (ids[-1], last)
 
 
+@pytest.mark.parametrize("when", [4e9, 1e15], ids=["ahead", "in no year there is"])
+def test_what_a_clock_ahead_left_unfinished_is_deleted_once_the_clock_is_right(
+    tmp_path: Path, model: Model, when: float
+) -> None:
+    """It can hold the id of a user who has left the app since."""
+    model.publish(tmp_path, first := new_id())
+    left = tmp_path / "releases" / f".{new_id()}.tmp"
+    left.mkdir()
+    (tmp_path / "history.jsonl").unlink()
+    try:
+        os.utime(left, (when, when))
+        os.utime(tmp_path / "live", (when, when))
+    except (OSError, OverflowError):
+        pytest.skip("the file system has no such times")
+    model.publish(tmp_path, second := new_id())
+    assert not left.exists()
+    assert ReleaseStore(tmp_path).roll_back() == (first, second)
+
+
 # What is deleted
 
 

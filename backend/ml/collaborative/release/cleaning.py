@@ -73,5 +73,8 @@ def delete_refused(refused: Path, but: str = "") -> None:
 
 
 def _is_left_behind(path: Path) -> bool:
-    """Return whether it is of a process that died; a young one may be another host's."""
-    return time.time() - path.lstat().st_mtime > LEFT_BEHIND
+    """Return whether it is of a process that died; a young one may be another host's.
+
+    One from so far in the future is, too: it was made before the clock was put right.
+    """
+    return abs(time.time() - path.lstat().st_mtime) > LEFT_BEHIND

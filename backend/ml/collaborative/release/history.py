@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,9 @@ class History:
         lines = self.lines()
         if lines and lines[-1]["build_id"] == live:
             return
-        when = datetime.fromtimestamp(switched, UTC)
+        when = None
+        with suppress(ValueError, OverflowError, OSError):  # a year that has five digits
+            when = datetime.fromtimestamp(switched, UTC)
         if not lines:
             for build_id in sorted({*kept} - {live}):
                 self.add(build_id, PUBLISH, when)
