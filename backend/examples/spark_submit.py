@@ -2,7 +2,10 @@
 
 import sys
 
-from ml.build_collaborative import main
+from ml.collaborative import process
 
 if __name__ == "__main__":
-    sys.exit(main(["--spark", *sys.argv[1:]]))
+    process.begin()
+    from ml.build_collaborative import main
+
+    process.run(lambda: main(["--spark", *sys.argv[1:]]))

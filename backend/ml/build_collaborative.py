@@ -6,20 +6,24 @@ Run it beside the folder `ml`: python -m ml.build_collaborative
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":
+    if not __package__:
+        print("error: run it as a module: python -m ml.build_collaborative", file=sys.stderr)
+        sys.exit(2)
+    from .collaborative import process
+
+    process.begin()
+
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__" and not __package__:
-    print("error: run it as a module: python -m ml.build_collaborative", file=sys.stderr)
-    sys.exit(2)
-
-from .collaborative import catalog, cli, datasets, ratings
+from .collaborative import catalog, cli, datasets, files, ratings
 from .collaborative.algorithms.cut import cut_to_films
 from .collaborative.algorithms.training import find_algorithm, make_training, train
 from .collaborative.errors import InputError, SourceError
 from .collaborative.options import make_build_options
-from .collaborative.paths import MODELS_DIR
+from .collaborative.paths import MODELS_DIR, expand
 from .collaborative.release import KEEP, ReleaseStore
 from .download_movielens import download_movielens_100k, load_movielens_ratings_with_tmdb_mapping
 
@@ -139,7 +143,7 @@ def save_models(
         InputError: the trainset's ids are not text and integers.
         OSError: it could not be written; what was published stays.
     """
-    ReleaseStore(Path(models_dir or MODELS_DIR)).publish(
+    ReleaseStore(expand(models_dir or MODELS_DIR)).publish(
         svd_model, trainset, draft=draft, report=report, held_out=held_out, keep=keep, forced=forced
     )
 
@@ -169,11 +173,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     spark = parser.add_argument_group("on a Spark cluster", "see docs/spark.md").add_argument
     spark("--spark", nargs="?", const="", metavar="MASTER",
         help="train by ALS there: spark://HOST:PORT, yarn, … (default local[*])")  # fmt: skip
-    spark("--ratings", type=cli.some_text, metavar="PATH",
+    spark("--ratings", type=cli.hadoop_path, metavar="PATH",
         help="ratings in place of MovieLens's and the app's: Parquet, .csv or jdbc:")  # fmt: skip
-    spark("--item-only", nargs="?", const="", metavar="PATH",
+    spark("--item-only", type=cli.hadoop_path, nargs="?", const="", metavar="PATH",
         help="release no users (they are folded in); write their vectors to PATH")  # fmt: skip
-    spark("--checkpoint-dir", type=cli.some_text, metavar="PATH",
+    spark("--checkpoint-dir", type=cli.hadoop_path, metavar="PATH",
         help="keep stages that are done, so that a build that was killed resumes")  # fmt: skip
     return cli.run(_work, parser.parse_args(argv))
 
@@ -183,7 +187,7 @@ def _work(args: argparse.Namespace) -> None:
     from .collaborative.settings import read_settings
 
     options = make_build_options(args)
-    read_settings()  # an unusable setting is an error before anything else
+    files.use_mode(read_settings().cf_file_mode)
     with build.cluster_of(options) as cluster:
         _build(options, cluster)
 
@@ -265,4 +269,4 @@ def _combine_sources(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.run(main)

@@ -6,21 +6,26 @@ Run it beside the folder `ml`: python -m ml.download_movielens
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+
+if __name__ == "__main__":
+    if not __package__:
+        print("error: run it as a module: python -m ml.download_movielens", file=sys.stderr)
+        sys.exit(2)
+    from .collaborative import process
+
+    process.begin()
+
 from typing import TYPE_CHECKING
 
-if __name__ == "__main__" and not __package__:
-    print("error: run it as a module: python -m ml.download_movielens", file=sys.stderr)
-    sys.exit(2)
-
 from .collaborative import catalog as catalogs
-from .collaborative import cli, datasets
-from .collaborative.paths import DATA_DIR
+from .collaborative import cli, datasets, files
+from .collaborative.paths import DATA_DIR, expand
 from .collaborative.ratings import empty_ratings
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from pathlib import Path
 
     import pandas as pd
 
@@ -38,7 +43,7 @@ def download_movielens_100k(data_dir: str | None = None, *, force: bool = False)
     Raises:
         InputError, SourceError: see `datasets.fetch`.
     """
-    folder = Path(data_dir or DATA_DIR)
+    folder = expand(data_dir or DATA_DIR)
     datasets.fetch("ml-100k", folder, force=force)
     return str(folder / "ml-100k")
 
@@ -70,7 +75,7 @@ def load_movielens_ratings_with_tmdb_mapping(
     except catalogs.CatalogMissingError as error:
         cli.logger.warning("%s", error)
         return empty_ratings()
-    return datasets.load(dataset, Path(data_dir or DATA_DIR), films).ratings
+    return datasets.load(dataset, expand(data_dir or DATA_DIR), films).ratings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(args: argparse.Namespace) -> None:
     from .collaborative.settings import read_settings
 
-    read_settings()  # an unusable setting is an error before anything else
+    files.use_mode(read_settings().cf_file_mode)
     films = catalogs.resolve_catalog(args.catalog, args.dataset)
     if args.force and args.dataset != "sample":
         datasets.fetch(args.dataset, args.data_dir, force=True)
@@ -99,4 +104,4 @@ def _work(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.run(main)

@@ -15,8 +15,6 @@ if sys.version_info < (3, 11):  # noqa: UP036  first of all: what follows does n
     )
     sys.exit(2)
 
-from typing import TYPE_CHECKING
-
 from .errors import (
     DamagedReleaseError as DamagedReleaseError,
 )
@@ -31,6 +29,7 @@ from .errors import RequestError as RequestError
 from .errors import UserIdError as UserIdError
 from .version import __version__ as __version__
 
+TYPE_CHECKING = False  # as in process.py
 if TYPE_CHECKING:
     from .release import load_models as load_models
     from .serving import CollaborativeModel as CollaborativeModel

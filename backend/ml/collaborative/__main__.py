@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from . import process
+
+if __name__ == "__main__":
+    process.begin()
+
 import argparse
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import cli
+from . import cli, files
 from .errors import InputError, UsageError
 from .options import choose_trainings
 
@@ -70,14 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.add_data_dir_flag(shown)
 
     export = command("export", _export, "Write the lists of all users to a Parquet file.")
-    export.add_argument("file", type=Path, help="columns user_id, movie_id, rank, score and stars")
+    export.add_argument(
+        "file", type=cli.file, help="columns user_id, movie_id, rank, score and stars"
+    )
     export.add_argument("-n", type=cli.at_least(1), default=10,
         help="films for each user (default %(default)s)")  # fmt: skip
     cli.add_models_flag(export)
 
     clear = command("clear-checkpoints", _clear_checkpoints,
         "Delete the checkpoints of Spark builds in a folder, and nothing else.")  # fmt: skip
-    clear.add_argument("path", type=cli.some_text, metavar="PATH", help="that of --checkpoint-dir")
+    clear.add_argument(
+        "path", type=cli.hadoop_path, metavar="PATH", help="that of --checkpoint-dir"
+    )
     args = parser.parse_args(argv)
     return cli.run(args.work, args)
 
@@ -95,13 +102,21 @@ def _releases(args: argparse.Namespace) -> None:
     from .report import describe_releases
 
     store = ReleaseStore(args.models_dir)
-    cli.print_lines(describe_releases(store.models_dir, store.releases()))
+    cli.print_result(describe_releases(store.models_dir, store.releases()))
+
+
+def _use_file_mode() -> None:
+    """Write files as the settings say."""
+    from .settings import read_settings
+
+    files.use_mode(read_settings().cf_file_mode)
 
 
 def _rollback(args: argparse.Namespace) -> None:
     from .release import ReleaseStore
     from .report import describe_rollback
 
+    _use_file_mode()
     cli.print_lines([describe_rollback(*ReleaseStore(args.models_dir).roll_back(args.id))])
 
 
@@ -131,7 +146,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     fits = {name: named.fit for one in trainings for name, named in name_trainings(one).items()}
     cli.logger.info("measuring %s beside simple baselines", " and ".join(fits))
     ways = all_splits(mapped, table, args.data_dir, args.seed)
-    cli.print_lines(
+    cli.print_result(
         describe_evaluation({way: evaluate(table, splits, fits) for way, splits in ways.items()})
     )
 
@@ -147,7 +162,7 @@ def _tune(args: argparse.Namespace) -> None:
     _, table = _load_ratings(args, TUNING_FOLDS)
     first = training.parameters
     trials = tune(table, first, args.sets, 60 * args.minutes, args.seed)
-    cli.print_lines(describe_tuning(trials, first, args.sets, args.minutes))
+    cli.print_result(describe_tuning(trials, first, args.sets, args.minutes))
 
 
 def _load_model(args: argparse.Namespace) -> tuple[CollaborativeModel, dict[int, str]]:
@@ -182,7 +197,7 @@ def _recommend(args: argparse.Namespace) -> None:
 
     liked = [film for film in sorted(rated, key=lambda film: -rated[film]) if rated[film] >= LIKED]
     films = [(title(film.movie_id), film.stars) for film in model.recommend(user, args.n)]
-    cli.print_lines(describe_list(name, list(map(title, liked[: cli.SHOWN])), films))
+    cli.print_result(describe_list(name, list(map(title, liked[: cli.SHOWN])), films))
 
 
 def _stars_of(model: CollaborativeModel, user: str) -> dict[int, float]:
@@ -196,7 +211,7 @@ def _similar(args: argparse.Namespace) -> None:
     model, titles = _load_model(args)
     if not model.knows_movie(args.film):
         raise InputError(f"the release does not know film {args.film}: it has no ratings of it")
-    cli.print_lines(
+    cli.print_result(
         [
             f"{n:<3} {titles.get(film.movie_id, f'TMDB {film.movie_id}')}  {film.score:.2f}"
             for n, film in enumerate(model.similar(args.film, args.n), 1)
@@ -207,6 +222,7 @@ def _similar(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
     from .serving import export_lists
 
+    _use_file_mode()
     rows, users = export_lists(args.models_dir, args.file, args.n)
     if not args.quiet:
         cli.print_lines([f"{rows:,} recommendations for {users:,} users in {args.file}"])
@@ -223,4 +239,4 @@ def _clear_checkpoints(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.run(main)

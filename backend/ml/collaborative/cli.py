@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import math
 import os
+import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import process
 from .algorithms.training import ALGORITHMS, AUTO, PLAN
 from .catalog import ALL
 from .datasets import DEFAULT_DATASET, NAMES, parse_datasets
 from .errors import MlError, UsageError
-from .paths import DATA_DIR, MODELS_DIR
+from .paths import DATA_DIR, MODELS_DIR, expand
 from .spark import ALS
 
 if TYPE_CHECKING:
@@ -26,20 +30,21 @@ SHOWN = 5
 EXIT_CODES = """\
 exit codes:
   0  done
-  1  the machine is in the way (disk full, no permission)
+  1  the machine is in the way (disk full, no permission, no memory)
   2  wrong usage
   3  an input is missing or not what it should be
 """
+STOPPED_CODES = "  130, 143, 129  stopped by Ctrl-C, TERM or HUP\n"
 SOURCE_CODES = f"""\
 {EXIT_CODES}\
   4  MovieLens or the app's database could not be reached
-"""
+{STOPPED_CODES}"""
 BUILD_CODES = f"""\
 {EXIT_CODES}\
   4  MovieLens or the app's database could not be read, or the published model has app ratings
      and none came, or a Spark cluster failed
   5  the gate refused the model
-On every code but 0 the published files stay as they were.
+{STOPPED_CODES}On every code but 0 the published files stay as they were.
 """
 
 logger = logging.getLogger(__package__)
@@ -47,6 +52,11 @@ logger = logging.getLogger(__package__)
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, not buried beneath the usage of every flag."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help or an error; where it cannot be printed the exit code stays as it is."""
+        with suppress(OSError, ValueError):
+            (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and where help is; exit 2."""
@@ -122,11 +132,31 @@ def datasets(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def file(text: str) -> Path:
+    """Return a path, ~ expanded (an argparse type).
+
+    A link that leads nowhere, or a folder that may not be entered, is an error where it is used.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path")
+    path = expand(text)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP):
+            shown = repr(text if len(text) < 80 else f"{text[:60]}…")
+            raise argparse.ArgumentTypeError(f"{shown}: {error.strerror}") from None
+    return path
+
+
 def folder(text: str) -> Path:
     """Return the path of a folder, which need not exist yet (an argparse type)."""
-    path = Path(text)
-    if not text or (path.exists() and not path.is_dir()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
+    path = file(text)
+    with suppress(OSError):
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
     return path
 
 
@@ -154,24 +184,44 @@ def positive(text: str) -> float:
     return number
 
 
-def some_text(text: str) -> str:
-    """Return text that is not blank (an argparse type)."""
+def hadoop_path(text: str) -> str:
+    """Return a path or URL for Spark (an argparse type)."""
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a path or URL, found nothing")
-    return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} has bytes that are not UTF-8") from None
+    return str(expand(text)) if text.startswith("~") else text
 
 
 def catalog_path(text: str) -> str:
     """Return the path of a catalog, or `all` (an argparse type)."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a path: name a joblib dump, or {ALL}")
-    if text != ALL and text.lower() == ALL and not Path(text).exists():
+    if text == ALL:
+        return text
+    path = file(text)
+    if text.lower() == ALL and not path.exists():
         raise argparse.ArgumentTypeError(f"there is no file {text!r}; for every film say {ALL}")
-    return text
+    return str(path) if str(path) != ALL else f"./{ALL}"
+
+
+def print_result(lines: Sequence[str]) -> None:
+    """Print what a command was asked for.
+
+    Raises:
+        OSError: it cannot be printed; that a reader such as `head` has enough is no error.
+    """
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError as error:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until exit
+        if not isinstance(error, BrokenPipeError):
+            error.filename = "standard output"
+            raise
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Print results; where stdout is full or closed, only warn, for the work itself is done."""
+    """Print a summary; where stdout is full or closed, only warn, for the work itself is done."""
     try:
         print("\n".join(lines), flush=True)
     except (OSError, UnicodeEncodeError) as error:
@@ -188,25 +238,22 @@ def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
         logging.WARNING if args.quiet else logging.DEBUG if args.verbose else logging.INFO
     )
     try:
-        work(args)
+        with process.working():
+            work(args)
     except MlError as error:
         code, message = error.exit_code, str(error)
+    except process.Stopped as error:
+        code, message = error.exit_code, str(error)
     except KeyboardInterrupt:
-        code, message = INTERRUPTED, "interrupted; nothing is half-written"
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        code, message = 1, f"{error.strerror or error}{where}"
-    except ModuleNotFoundError as error:
-        code, message = (
-            1,
-            f"the package {error.name} is not installed: use the Python of .venv, "
-            "or install requirements.txt",
-        )
-    except MemoryError as error:
-        code, message = 1, f"not enough memory: {error}"
+        code, message = INTERRUPTED, process.STOPPED
+    except Exception as error:
+        code, message = 1, process.describe(error) or ""
+        if not message:
+            logger.debug("what happened", exc_info=error)
+            message = process.describe_fault(error)
     else:
         return 0
     finally:
         logger.removeHandler(handler)
-    print(f"error: {message}", file=sys.stderr)
+    process.say(f"error: {message}")
     return code

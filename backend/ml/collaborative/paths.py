@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ML_DIR = Path(__file__).resolve().parent.parent
@@ -11,6 +12,11 @@ MODELS_DIR = ML_DIR / "models"
 """Releases, and the catalog of the content-based model."""
 CATALOG = MODELS_DIR / "movie_ids.pkl"
 ENV_FILE = ML_DIR.parent / ".env"
+
+
+def expand(path: str | Path) -> Path:
+    """Return the path that a person writes, `~` being a home; an unknown user's stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path.expanduser raises
 
 
 def from_here(path: Path) -> Path:

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     movielens_base_url: str | None = None
     """Where MovieLens archives are looked for before GroupLens: http(s)://, file:// or a folder."""
 
+    cf_file_mode: int | None = None
+    """Mode of the files that builds write, in octal digits; None: see `files.mode_for`."""
+
     @property
     def app_table(self) -> AppTable:
         """Where the app's ratings are."""
@@ -130,6 +133,12 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         name = (info.field_name or "").upper()
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                "the value is not UTF-8: write it in UTF-8 (in a URL, other letters as %XX)"
+            ) from None
         value = value.strip()
         if not value:
             return cls.model_fields[name.lower()].default
@@ -143,6 +152,13 @@ class Settings(BaseSettings):
                 "the value has a placeholder in brackets: put your own in its place, without the "
                 "brackets (in a password, [ is %5B, ] is %5D, < is %3C, > is %3E)"
             )
+        if name == "CF_FILE_MODE":
+            if not re.fullmatch("(0|0o)?6[0246]{2}", value):
+                raise ValueError(
+                    "expected the mode of a file in octal digits: 600, 640 (a group reads it), "
+                    "660 (a group writes it), 644 or the like"
+                )
+            return int(value[-3:], 8)
         if name == "APP_RATINGS_SCALE" and value not in get_args(Scale):
             # Anything else could be a secret in the wrong place.
             found = f"found {value}, " if re.fullmatch(r"[0-9.,/ -]{1,12}", value) else ""

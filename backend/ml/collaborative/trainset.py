@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from surprise import Trainset
 
 from .errors import InputError
 from .ratings import rating_scale
+from .surprise_classes import Trainset
 from .texts import decode_texts, encode_texts
 
 if TYPE_CHECKING:

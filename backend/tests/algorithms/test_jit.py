@@ -98,7 +98,6 @@ def project(tmp_path: Path, script_env: dict[str, str]) -> Project:
     (tmp_path / "home").mkdir()
     env = script_env | {"HOME": str(tmp_path / "home"), "LOCALAPPDATA": str(tmp_path / "home")}
     env.pop("XDG_CACHE_HOME", None)
-    env["SURPRISE_DATA_FOLDER"] = str(tmp_path)  # importing surprise makes this folder
     return Project(tmp_path / "project", env)
 
 

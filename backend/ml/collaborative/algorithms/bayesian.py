@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
-from surprise import SVD, AlgoBase
 from threadpoolctl import threadpool_limits
 
 from ..progress import progress_bar
+from ..surprise_classes import SVD, AlgoBase
 from .loops.gibbs import compiled_side
 from .parts import Parts, attach
 from .posterior import Samples, compile_samples

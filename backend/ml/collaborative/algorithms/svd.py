@@ -7,10 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from surprise import SVD, AlgoBase
 
 from ..errors import GateError
 from ..progress import progress_bar
+from ..surprise_classes import SVD, AlgoBase
 from .loops.parallel_sgd import in_parallel
 from .loops.sgd import aligned_rows, compiled_epoch
 

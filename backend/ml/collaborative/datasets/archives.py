@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
@@ -11,6 +10,7 @@ from urllib.request import url2pathname
 
 from ..errors import InputError, SourceError
 from ..files import LFS_POINTER, is_lfs_pointer, locked, replace_together, sha256
+from ..paths import expand
 from .downloads import download, without_password
 from .zips import extract, first_line
 
@@ -138,10 +138,14 @@ def _folder(text: str) -> Path:
     Raises:
         InputError: there is none; without this, a typing error would go unnoticed.
     """
-    folder = Path(os.path.expanduser(text)).absolute()  # noqa: PTH111  leaves an unknown ~user
-    if not folder.is_dir():
-        raise InputError(f"MOVIELENS_BASE_URL names {folder}: there is no such folder")
-    return folder
+    folder = expand(text).absolute()
+    try:
+        if folder.is_dir():
+            return folder
+        reason = "there is no such folder"
+    except OSError as error:  # too long a name, say
+        reason = str(error.strerror)
+    raise InputError(f"MOVIELENS_BASE_URL names {str(folder)[:200]}: {reason}")
 
 
 def _split(base_url: str) -> SplitResult:

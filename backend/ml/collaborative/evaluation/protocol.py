@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from surprise import SVD, AlgoBase
 
 from ..algorithms.baselines import fit_biases
 from ..algorithms.svd import predict_pairs
 from ..progress import progress_bar
 from ..ratings import is_app_user, rating_scale
+from ..surprise_classes import SVD, AlgoBase
 from ..top_n import top_films
 from ..trainset import make_trainset
 from . import metrics

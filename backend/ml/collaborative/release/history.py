@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ..files import refuse_lfs_pointer
+from ..files import check_file, mode_for, refuse_lfs_pointer, set_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +43,11 @@ class History:
         time_text = f"{when or datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         line = dict(zip(KEYS, (time_text, build_id, action), strict=True))
         try:
+            check_file(self.path)
+            is_new = not self.path.exists()
             with self.path.open("ab+") as file:
+                if is_new:
+                    set_mode(self.path, mode_for(self.path.parent))
                 whole = True
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
@@ -63,6 +67,7 @@ class History:
         """
         refuse_lfs_pointer(self.path)
         try:
+            check_file(self.path)
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []

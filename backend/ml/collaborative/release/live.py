@@ -18,12 +18,16 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .. import process
 from ..errors import DamagedReleaseError, MissingReleaseError, ReleaseError
 from ..files import (
     LFS_POINTER,
+    check_file,
+    create,
     discard,
     is_lfs_pointer,
     link_or_copy,
+    mode_for,
     same_content,
     sync_folder,
     unique_name,
@@ -71,11 +75,12 @@ class Live:
             DamagedReleaseError: `live` holds something else than a build id.
         """
         try:
+            check_file(self.pointer)
             text = self.pointer.read_bytes()[:1000].decode(errors="replace").strip()
         except (FileNotFoundError, NotADirectoryError):
             return self._from_manifest()
-        except IsADirectoryError:
-            text = "a folder"
+        except IsADirectoryError as error:
+            text = str(error.strerror)
         if is_lfs_pointer(self.pointer):
             raise DamagedReleaseError(f"{self.pointer} is {LFS_POINTER}")
         if not is_build_id(text):
@@ -86,8 +91,10 @@ class Live:
         return text
 
     def _from_manifest(self) -> str | None:
+        path = self.models_dir / MANIFEST_FILE
         try:
-            found = json.loads((self.models_dir / MANIFEST_FILE).read_bytes())
+            check_file(path)
+            found = json.loads(path.read_bytes())
             build_id = str(found["build_id"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
@@ -193,7 +200,7 @@ class Live:
         staged = {}
         try:
             staged[self.pointer] = temporary = unique_name(self.pointer)
-            with temporary.open("wb") as file:
+            with create(temporary, mode_for(self.models_dir)) as file:
                 file.write(f"{build_id}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
@@ -202,6 +209,7 @@ class Live:
                 staged[path] = unique_name(path)
                 link_or_copy(folder / name, staged[path])
             sync_folder(self.models_dir)
+            process.publish()
             try:
                 for path, temporary in staged.items():
                     temporary.replace(path)

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DamagedReleaseError, NewerReleaseError
-from ..files import LFS_POINTER, is_lfs_pointer
+from ..files import LFS_POINTER, check_file, is_lfs_pointer
 from ..ratings import Counts
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST_FILE
     try:
+        check_file(path)
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise DamagedReleaseError(f"{path} is missing") from None

@@ -8,12 +8,11 @@ import math
 import mmap as mmap_module
 import os
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
 
 from ..errors import DamagedReleaseError, MissingReleaseError, ReleaseError
 from ..files import CHUNK, LFS_POINTER, LFS_START
-from ..paths import MODELS_DIR
+from ..paths import MODELS_DIR, expand
 from ..texts import decode_texts
 from .arrays import NAMES, OPTIONAL, RANKING, find_fault, ranking_from
 from .live import Live
@@ -30,6 +29,7 @@ from .versions import check_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from surprise import SVD, Trainset
@@ -109,7 +109,7 @@ def load_models(models_dir: str | Path | None = None) -> tuple[SVD, Trainset]:
         NewerReleaseError: see `manifest.read_manifest`.
         OtherVersionsError: the pickles were made with other versions of the libraries.
     """
-    live = Live(Path(models_dir or MODELS_DIR))
+    live = Live(expand(models_dir or MODELS_DIR))
     return live.read_live(lambda folder: _load_pickles(folder, has_arrays=not live.is_partial()))
 
 
@@ -123,6 +123,7 @@ def _load_pickles(folder: Path, *, has_arrays: bool) -> tuple[SVD, Trainset]:
     import joblib
     from surprise import SVD, Trainset
 
+    from .. import surprise_classes  # noqa: F401  before a pickle imports Surprise
     from ..algorithms.parts import Parts, attach
 
     manifest = read_manifest(folder)

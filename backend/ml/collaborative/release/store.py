@@ -18,7 +18,7 @@ from ..errors import (
     UsageError,
 )
 from .cleaning import delete_refused, delete_release, delete_temporary, delete_unfinished
-from .history import FORCE, PUBLISH, ROLLBACK
+from .history import FORCE, LOG_FILE, PUBLISH, ROLLBACK
 from .live import FIXED, POINTER, RELEASES, Live
 from .manifest import TOOL, read_manifest
 from .reading import verify_release
@@ -69,12 +69,12 @@ class ReleaseStore(Live):
         Raises:
             MlError: they cannot.
         """
-        paths = [self.models_dir / name for name in (POINTER, *FIXED)]
-        folder = next((path for path in paths if path.is_dir()), None)
-        if folder:
-            raise MlError(f"a folder is in the place of a file, move it away: {folder}")
         try:
-            self.models_dir.mkdir(parents=True, exist_ok=True)
+            for name in (POINTER, *FIXED, LOG_FILE):
+                path = self.models_dir / name
+                if kind := files.kind_of(path):
+                    raise MlError(f"{kind} is in the place of a file, move it away: {path}")
+            files.make_folder(self.models_dir)
             with TemporaryFile(dir=self.models_dir):
                 pass
         except OSError as error:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
-from ..files import sha256, sync_folder
+from ..files import make_folder, mode_for, set_mode, sha256, sync_folder
 from ..ratings import SAMPLE_PREFIX, Counts, is_app_user
 from .arrays import model_arrays, rated, raw_ids
 from .manifest import (
@@ -180,15 +180,16 @@ def write_release(
     """
     import joblib
 
+    make_folder(parent)
     build_id: str = draft["build_id"]
     plain, rows = _with_id(svd, build_id), _with_id(trainset, build_id)
     plain.trainset = rows
     vars(plain).pop("parts", None)  # they lie in arrays: pickles name no class of ours for them
     arrays = model_arrays(svd, trainset)
-    parent.mkdir(parents=True, exist_ok=True)
     temporary = parent / f".{build_id}.tmp"
     try:
-        (temporary / ARRAYS).mkdir(parents=True)
+        temporary.mkdir(mode=0o700)  # until its files have their modes
+        (temporary / ARRAYS).mkdir()
         joblib.dump(plain, temporary / MODEL_FILE)
         joblib.dump(rows, temporary / TRAINSET_FILE)
         for name, array in arrays.items():
@@ -209,7 +210,10 @@ def write_release(
         manifest = temporary / MANIFEST_FILE
         manifest.write_bytes(_manifest_bytes({**draft, "files": entries}))
         for path in (*paths, manifest):
+            set_mode(path, mode_for(parent))
             _sync_file(path)
+        for folder in (temporary / ARRAYS, temporary):
+            set_mode(folder, mode_for(parent))
         sync_folder(temporary / ARRAYS)
         sync_folder(temporary)
         temporary.rename(parent / build_id)

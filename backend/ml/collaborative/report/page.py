@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,8 @@ def _changes(previous: Mapping[str, Any], facts: Mapping[str, Any]) -> list[tupl
 
 
 def _charts(build: Content, facts: Mapping[str, Any]) -> dict[str, str]:
+    # Without a home that can be written, it keeps its cache in a temporary folder, and warns.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from . import charts
 
     held_out = build.hold_out

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from ..paths import MODELS_DIR
+from ..paths import MODELS_DIR, expand
 from ..release import ReleaseStore, read_manifest, read_served
 from . import lists
 from .follow import ReleaseFollower
@@ -23,6 +22,7 @@ from .snapshot import FoldedUser, Snapshot, read_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
+    from pathlib import Path
     from uuid import UUID
 
     from numpy.typing import ArrayLike, NDArray
@@ -297,4 +297,4 @@ def load_collaborative(
         DamagedReleaseError: a file is missing, cut, invalid, or another than was published.
         NewerReleaseError: see `release.read_manifest`.
     """
-    return CollaborativeModel(Path(models_dir or MODELS_DIR), mmap=mmap)
+    return CollaborativeModel(expand(models_dir or MODELS_DIR), mmap=mmap)

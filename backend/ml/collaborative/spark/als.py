@@ -81,7 +81,8 @@ def fit_als(trainset: ArrayTrainset, *, parameters: Parameters, seed: int, clust
         GateError: the trained factors are not finite.
     """
     import pyarrow as pa
-    from surprise import SVD, AlgoBase
+
+    from ..surprise_classes import SVD, AlgoBase
 
     trainset.check()
     rows = trainset.by_user

@@ -61,8 +61,7 @@ def fit_items(
         SourceError: the cluster failed.
         GateError: the trained factors are not finite.
     """
-    from surprise import SVD, AlgoBase
-
+    from ..surprise_classes import SVD, AlgoBase
     from ..trainset import make_items_trainset
 
     with as_source_error():

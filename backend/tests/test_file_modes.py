@@ -1,0 +1,183 @@
+"""Who can read and write what builds leave: a group, and nobody else, whatever the umask."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import BACKEND
+from small_builds import BUILD, Run, build
+
+from ml.build_collaborative import train_svd_model
+from ml.collaborative import load_collaborative
+from ml.collaborative.datasets.sample import sample_ratings
+from ml.collaborative.errors import MlError
+from ml.collaborative.files import make_folder, replace_together
+from ml.collaborative.release import ReleaseStore, draft_manifest
+from ml.collaborative.serving.export import export_lists
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX modes")
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o002])
+def umask(request: pytest.FixtureRequest) -> object:
+    """The umask of the process, for the time of a test."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def modes(folder: Path) -> tuple[set[str], set[str]]:
+    """The modes of all files in a folder, and of all folders with itself, in octal."""
+    found: tuple[set[str], set[str]] = set(), set()
+    for path in (folder, *folder.rglob("*")):
+        found[path.is_dir()].add(f"{stat.S_IMODE(path.stat().st_mode):o}")
+    return found
+
+
+def test_a_group_reads_what_builds_leave_and_others_do_not(umask: int, tmp_path: Path) -> None:
+    models = tmp_path / "new" / "models"
+    first = build(models)
+    build(models)
+    ReleaseStore(models).roll_back(first)
+    export_lists(models, models / "lists.parquet", 3)
+    assert modes(models.parent) == ({"640"}, {"750"})
+
+
+def test_copies_have_the_same_mode_where_there_are_no_hard_links(
+    umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: object) -> None:
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr(os, "link", no_link)
+    build(tmp_path / "models")
+    assert modes(tmp_path / "models") == ({"640"}, {"750"})
+
+
+def test_a_refused_build_has_the_same_mode(umask: int, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    model = train_svd_model(sample_ratings().head(500), epochs=1)
+    ReleaseStore(models).refuse(*model, draft_manifest(*model), "<html></html>")
+    assert modes(models) == ({"640"}, {"750"})
+
+
+def test_the_setting_decides(run: Run, tmp_path: Path) -> None:
+    small = "--dataset", "sample", "--epochs", "2", "--factors", "5", "--force-publish"
+    done = run(BUILD, *small, "--models-dir", tmp_path / "models", CF_FILE_MODE="0600")
+    assert done.returncode == 0, done.stderr
+    assert modes(tmp_path / "models") == ({"600"}, {"700"})
+    done = run(BUILD, *small, "--models-dir", tmp_path / "models", CF_FILE_MODE="rw-r-----")
+    assert done.returncode == 3
+    assert "CF_FILE_MODE: expected the mode of a file in octal digits" in done.stderr
+
+
+def test_the_data_folder_is_shared_in_the_same_way(umask: int, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    make_folder(folder)
+    with replace_together(folder / "a") as (file,):
+        file.write(b"a")
+    assert modes(folder) == ({"640"}, {"750"})
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "lists.parquet"
+    path.touch()
+    path.chmod(0o600)
+    with replace_together(path, unique=True) as (file,):
+        file.write(b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_in_a_setgid_folder_a_second_builder_and_the_service_are_other_users(
+    tmp_path: Path,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become other users")
+    models = tmp_path / "models"
+    models.mkdir()
+    os.chown(models, -1, 4000)
+    models.chmod(0o2770)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o711)
+    first = as_member(4001, lambda: build(models))
+    second = as_member(4002, lambda: build(models))
+    assert modes(models) == ({"660"}, {"2770"})
+    assert {path.stat().st_gid for path in models.rglob("*")} == {4000}
+    assert as_member(4003, lambda: load_collaborative(models).manifest["build_id"]) == second
+    again = as_member(4001, lambda: ReleaseStore(models).roll_back()[0])
+    assert again == first
+
+
+def as_member(uid: int, work: object) -> str:
+    """Return what a function gives in a fork of this process, as a user of group 4000 alone."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setgroups([4000])
+            os.setuid(uid)
+            os.umask(0o022)
+            os.write(writer, str(work()).encode())  # type: ignore[operator]
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def test_a_link_to_a_folder_that_is_not_there_is_named(run: Run, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "not mounted")
+    for place in (link, link / "below"):
+        done = run(BUILD, "--dataset", "sample", "--models-dir", place)
+        said = f"error: {link} is a link to {tmp_path}/not mounted, which does not exist: mount or "
+        assert done.returncode == 1
+        assert done.stderr.startswith(said)
+        done = run("ml.download_movielens", "--catalog", "all", "--data-dir", place)
+        assert done.returncode == 1
+        assert done.stderr.startswith(said)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+MOVED = """
+import sys
+from pathlib import Path
+from ml.collaborative.release import ReleaseStore
+from ml.build_collaborative import save_models, train_svd_model
+from ml.collaborative.datasets.sample import sample_ratings
+store = ReleaseStore(Path(sys.argv[1]))
+model = train_svd_model(sample_ratings().head(500), epochs=1)
+with store.locked():
+    print("locked", flush=True)
+    sys.stdin.readline()
+    save_models(*model, sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_models_folder_that_is_moved_away_is_not_made_anew(tmp_path: Path, emptied: bool) -> None:
+    models = tmp_path / "models"
+    process = subprocess.Popen(
+        [sys.executable, "-c", MOVED, str(models)], cwd=BACKEND, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout
+    assert process.stdout.readline() == "locked\n"
+    models.rename(tmp_path / "elsewhere")
+    if emptied:
+        models.mkdir()
+    _, said = process.communicate("go on\n", timeout=60)
+    assert f"{MlError.__name__}: {models} was moved, replaced or emptied while" in said
+    assert not emptied or list(models.iterdir()) == []
+    assert emptied or not models.exists()
