@@ -250,6 +250,7 @@ def sha256(path: Path) -> str:
 def is_lfs_pointer(path: Path) -> bool:
     """Return whether Git LFS has a pointer in the place of this file; no where there is no file."""
     try:
+        check_file(path)
         with path.open("rb") as file:
             return file.read(len(LFS_START)) == LFS_START
     except OSError:
