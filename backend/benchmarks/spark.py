@@ -1,16 +1,23 @@
-"""Measure ALS on Spark at several sizes on this machine, and compare it with local training.
+"""Measure whole item-only builds on Spark at several sizes on this machine.
 
-Run it in `backend/`: python -m benchmarks.spark [SIZE …]
+Run it in `backend/`: python -m benchmarks.spark FOLDER [SIZE …]
+
+Ratings are generated in the shape of ml-32m and kept in FOLDER. A fifth of the ratings of `JUDGES`
+users is held out of them: the release is asked for the rest as a service asks it, with users folded
+in. `--compare` compares errors and lists of Spark's ALS with those of the same in NumPy.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import subprocess
+import sys
 import time
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from threading import Event, Thread
 
 import numpy as np
 import pandas as pd
@@ -19,66 +26,135 @@ from surprise import SVD
 from benchmarks.local_als import fit_local_als
 from benchmarks.make_archive import draw_ratings
 from ml.collaborative.algorithms.svd import predict_pairs
-from ml.collaborative.algorithms.training import ALGORITHMS, PLAN, make_training
-from ml.collaborative.evaluation.metrics import rmse
+from ml.collaborative.evaluation import metrics
 from ml.collaborative.evaluation.splits import k_folds
 from ml.collaborative.ratings import make_ratings
+from ml.collaborative.serving import load_collaborative
 from ml.collaborative.spark import ALS
 from ml.collaborative.spark.als import describe_als, fit_als
-from ml.collaborative.spark.session import Cluster, open_cluster
+from ml.collaborative.spark.session import open_cluster
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
-FEW, MANY = 2, 12
-"""Iterations of two trainings; their difference in time gives the time of an iteration."""
-ROUNDS = 3
-"""Runs of both trainings, of which medians count; above `ALIKE` ratings it is one."""
+SIZES = 1e5, 1e6, 1e7, 32_000_204
+JUDGES = 2_000
 ALIKE = 1_000_000
-"""Ratings at which rankings are compared."""
+"""Ratings at which lists are compared."""
+STAGES = {
+    "reading": r"starting Spark",
+    "gate": r"ratings by .* users of",
+    "ALS": r"ALS: training on",
+    "ranking": r"ranking: training",
+    "rest": r"ranking: alternation 8 of 8",
+}
+"""The first line of each; the gate's own training begins with ALS too."""
 
 
 def draw(ratings: int) -> pd.DataFrame:
     """Draw a table in the shape of ml-32m: about 160 ratings for each user."""
     films = min(87_585, max(1_600, ratings // 100))
-    table = draw_ratings(ratings, max(900, ratings // 160), films)
-    return make_ratings(table["userId"].astype("str"), table["movieId"], table["rating"])
+    return draw_ratings(ratings, max(900, ratings // 160), films)
 
 
-def seconds(work: object, *args: object, **kwargs: object) -> float:
-    """Return the seconds of one call."""
+def prepare(folder: Path, ratings: int) -> tuple[Path, pd.DataFrame]:
+    """Write the ratings to train on; return where, and all ratings of the judges."""
+    path, judges = folder / f"{ratings}.parquet", folder / f"{ratings}-judges.parquet"
+    if not judges.exists():
+        table = draw(ratings)
+        table = table.rename(columns={"userId": "user_id", "movieId": "movie_id"})
+        table = table[["user_id", "movie_id", "rating"]]
+        rng = np.random.default_rng(1)
+        users = rng.choice(table["user_id"].max(), min(JUDGES, table["user_id"].max() // 4), False)
+        own = table["user_id"].isin(users + 1).to_numpy()
+        held_out = own & (rng.random(len(table)) < 0.2)
+        table["user_id"] = "ml_" + table["user_id"].astype("str")
+        table[~held_out].to_parquet(path, index=False)
+        table.assign(held_out=held_out)[own].to_parquet(judges, index=False)
+    return path, pd.read_parquet(judges)
+
+
+def watch(pid: int, done: Event, found: dict[str, float]) -> None:
+    """Keep the highest memory of a process and all below it, in GiB, and their processor time."""
+    tick = os.sysconf("SC_CLK_TCK")
+    spent: dict[int, float] = {}
+    while not done.wait(0.5):
+        parents, resident = {}, {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                words = stat.read_text().rpartition(")")[2].split()
+                shared = int((stat.parent / "statm").read_text().split()[2])
+            except OSError:  # it has ended
+                continue
+            own = int(stat.parent.name)
+            parents[own] = int(words[1])
+            resident[own] = (int(words[21]) - shared) * os.sysconf("SC_PAGE_SIZE") / 2**30
+            parents[own], cpu = int(words[1]), (int(words[11]) + int(words[12])) / tick
+            if is_below(own, pid, parents):
+                spent[own] = cpu
+        below = [own for own in resident if is_below(own, pid, parents)]
+        found["GiB"] = max(found.get("GiB", 0), sum(resident[own] for own in below))
+        found["core s"] = sum(spent.values())
+
+
+def is_below(own: int, pid: int, parents: dict[int, int]) -> bool:
+    """Return whether a process is `pid`, or was started by it or by what it started."""
+    while own != pid and own in parents:
+        own = parents[own]
+    return own == pid
+
+
+def build(path: Path, models: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Run the build; return its seconds by stage, and what `watch` found."""
+    command = [
+        sys.executable, "-m", "ml.build_collaborative", "--spark", "local[2]", "--item-only",
+        "--ratings", path, "--catalog", "all", "--models-dir", models, "--force-publish",
+    ]  # fmt: skip
     start = time.perf_counter()
-    work(*args, **kwargs)  # type: ignore[operator]
-    return time.perf_counter() - start
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    done, watched = Event(), {}
+    watcher = Thread(target=watch, args=(process.pid, done, watched))
+    watcher.start()
+    begun = {"start": start}
+    for line in process.stderr:
+        for stage, pattern in STAGES.items():
+            if re.search(pattern, line):
+                begun[stage] = time.perf_counter()  # of several trainings the last
+    done.set()
+    watcher.join()
+    if process.wait():
+        raise SystemExit(f"the build failed: {line}")
+    begun["end"] = time.perf_counter()
+    names = list(begun)
+    return {a: begun[b] - begun[a] for a, b in pairwise(names)}, watched
 
 
-def java_peak(cluster: Cluster) -> float:
-    """Return the peak memory of Spark's Java process in GiB; driver and executor are one here."""
-    pid = cluster.session.sparkContext._jvm.java.lang.ProcessHandle.current().pid()
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 2**20  # type: ignore[index]
+def judge(models: Path, judges: pd.DataFrame) -> tuple[float, float]:
+    """Return RMSE and NDCG@10 of what the release says of ratings that it was not trained on."""
+    model = load_collaborative(models)
+    errors, gains = [], []
+    for _, rows in judges.groupby("user_id"):
+        known, test = rows[~rows["held_out"]], rows[rows["held_out"]]
+        user = model.fold_in(dict(zip(known["movie_id"], known["rating"], strict=True)))
+        films, stars = test["movie_id"].to_numpy(), test["rating"].to_numpy()
+        errors.append(model.predict(user, films) - stars)
+        liked = films[stars >= metrics.LIKED]
+        if len(liked):
+            listed = [film.movie_id for film in model.recommend(user, metrics.TOP)]
+            gains.append(metrics.ndcg(np.isin(listed, liked)[None], np.array([len(liked)]))[0])
+    return metrics.rmse(np.concatenate(errors)), float(np.mean(gains))
 
 
-def measure(ratings: int) -> None:
+def measure(folder: Path, ratings: int) -> None:
     """Print a line of the table."""
-    trainset = make_trainset(draw(ratings))
-    parameters = ALS.defaults
-    few, many = (replace(parameters, epochs=epochs) for epochs in (FEW, MANY))
-    with open_cluster("local[2]") as cluster:
-        fit_als(trainset, parameters=few, seed=0, cluster=cluster)  # the JVM compiles
-        taken = [
-            [seconds(fit_als, trainset, parameters=p, seed=0, cluster=cluster) for p in (few, many)]
-            for _ in range(ROUNDS if ratings <= ALIKE else 1)
-        ]
-        shorter, longer = map(median, zip(*taken, strict=True))
-        peak = java_peak(cluster)
-    iteration = (longer - shorter) / (MANY - FEW)
-    fixed = shorter - FEW * iteration
-    local = make_training(ALGORITHMS["svd"], 0).fit
-    local(trainset)  # compiles
-    epoch = seconds(local, trainset) / PLAN.epochs
-    whole = fixed + parameters.epochs * iteration
+    path, judges = prepare(folder, ratings)
+    models = folder / f"{ratings}-models"
+    stages, watched = build(path, models)
+    rmse, ndcg = judge(models, judges)
+    seconds = " | ".join(f"{stages.get(stage, 0):.1f}" for stage in ("start", *STAGES))
     print(
-        f"| {ratings:,} | {iteration:.2f} | {fixed:.1f} | {whole:.1f} | {peak:.1f} "
-        f"| {epoch:.3f} | {PLAN.epochs * epoch:.1f} |",
+        f"| {ratings:,} | {sum(stages.values()):.1f} | {seconds} | {watched['core s']:.0f} "
+        f"| {watched['GiB']:.1f} | {rmse:.4f} | {ndcg:.4f} |",
         flush=True,
     )
 
@@ -96,7 +172,8 @@ def top_tens(model: SVD, users: np.ndarray, trainset: ArrayTrainset) -> list[set
 
 def compare() -> None:
     """Compare errors and rankings of Spark's ALS and the same in NumPy."""
-    table = draw(ALIKE)
+    drawn = draw(ALIKE)
+    table = make_ratings(drawn["userId"].astype("str"), drawn["movieId"], drawn["rating"])
     split = next(k_folds(len(table), 5, 0))
     trainset, test = make_trainset(table.iloc[split.train]), table.iloc[split.test]
     parameters = ALS.defaults
@@ -116,7 +193,7 @@ def compare() -> None:
     tens = {}
     for name, model in models.items():
         tens[name] = top_tens(model, users, trainset)
-        print(f"{name}: RMSE {rmse(predict_pairs(model, *pairs) - stars):.4f}", flush=True)
+        print(f"{name}: RMSE {metrics.rmse(predict_pairs(model, *pairs) - stars):.4f}", flush=True)
     first = tens["Spark, seed 0"]
     for name, others in tens.items():
         overlap = np.mean([len(a & b) / 10 for a, b in zip(first, others, strict=True)])
@@ -125,8 +202,12 @@ def compare() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sizes", nargs="*", type=float, default=[1e5, 1e6, 1e7])
-    for size in parser.parse_args().sizes:
-        measure(int(size))
-        if size == ALIKE:
-            compare()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("sizes", nargs="*", type=float, default=SIZES)
+    parser.add_argument("--compare", action="store_true")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for size in args.sizes:
+        measure(args.folder, int(size))
+    if args.compare:
+        compare()

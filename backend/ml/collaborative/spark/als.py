@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,9 @@ MAX_LOCAL_RANKING = 4_000_000
 """Ratings up to which a ranking is trained here, from a trainset in memory: it takes a minute."""
 CHECKPOINT_INTERVAL = 5
 """Iterations after which ALS writes its factors to the folder of checkpoints."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def fit(
     from pyspark.ml.recommendation import ALS
     from pyspark.sql import functions as F  # noqa: N812  its usual name
 
+    logger.info("ALS: training on %s ratings", f"{count:,}")
     partitions = cluster.partitions_for(count)
     blocks = min(partitions, MAX_BLOCKS)
     key = json.dumps(

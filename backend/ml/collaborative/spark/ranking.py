@@ -92,6 +92,7 @@ def _train(cluster: Cluster, ratings: DataFrame, size: Size, seed: int) -> Ranki
 
     from ..algorithms import ranking as local
 
+    logger.info("ranking: training on %s ratings", f"{size.ratings:,}")
     register_pickle_by_value(sys.modules[__name__])
     context = cluster.session.sparkContext
     cores = context.defaultParallelism
