@@ -19,7 +19,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .collaborative import catalog, cli, datasets, files, ratings
-from .collaborative.algorithms.cut import cut_to_films
 from .collaborative.algorithms.training import find_algorithm, make_training, train
 from .collaborative.errors import InputError, SourceError
 from .collaborative.options import make_build_options
@@ -120,7 +119,7 @@ def save_models(
     *,
     draft: Mapping[str, Any] | None = None,
     report: str | None = None,
-    held_out: NDArray[Any] | None = None,
+    held_out: Mapping[str, NDArray[Any]] | None = None,
     keep: int = KEEP,
     forced: bool = False,
 ) -> None:
@@ -135,7 +134,7 @@ def save_models(
         models_dir: default `ml/models`.
         draft: what is known of the build, see `release.draft_manifest`.
         report: HTML page about the build.
-        held_out: predictions for held-out ratings, see `evaluation.HoldOut.rows`.
+        held_out: what a later build compares with, see `evaluation.HoldOut.rows`.
         keep: releases to keep, at least 1; the live one always stays.
         forced: whether the gate refused it.
 
@@ -225,7 +224,7 @@ def _build(options: BuildOptions, cluster: Cluster | None) -> None:
             whole, vectors = train_svd_model(combined, **training.as_keywords()), None
         else:
             whole, vectors = build.train_items(cluster, given.whole, training)
-        model = whole if wanted is None else cut_to_films(*whole, wanted)
+        model = choice.published_model(*whole, wanted)
         draft = provenance.draft(whole, model, training, combined, films, inputs, given)
         verdict = build.judge(store, options, combined, model[0], live, held_out, draft)
         published = choice.published_part(combined, wanted)

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from . import datasets, ratings, report
 from .errors import GateError, ReleaseError, UsageError
 from .evaluation import (
+    COLD_LIST,
     Check,
     HoldOut,
     Published,
     Verdict,
     check_model,
+    describe_lists,
     describe_refusal,
     hold_out,
     is_no_better_than_biases,
@@ -155,7 +157,7 @@ def hold_out_fifth(
     """
     few = too_few(table)
     if few is None:
-        return hold_out(table, trainings, wanted, ranking=options.report)
+        return hold_out(table, trainings, wanted, with_plan=options.report)
     if options.report:
         raise UsageError(f"--report needs more: {few.text}")
     return None
@@ -184,6 +186,8 @@ def judge(
         before = _published(store, options, table, live)
         checks = check_model(svd, held_out, counts_of(draft), before)
         metrics = describe_scores({HELD_OUT: held_out.scores})
+        if held_out.lists.served == COLD_LIST:
+            logger.warning("lists: %s", describe_lists(held_out.lists))
         if is_no_better_than_biases(held_out):
             logger.warning(
                 "the model predicts no better than film and user averages (%s); what helps is "
@@ -199,7 +203,9 @@ def judge(
         "forced": options.force_publish and not passed,
         "checks": [check._asdict() for check in checks],
     }
-    return Verdict(tuple(checks), held_out, {**draft, "metrics": metrics, "gate": gate})
+    model = {**draft["model"], "lists": held_out.lists.served if held_out else COLD_LIST}
+    manifest = {**draft, "model": model, "metrics": metrics, "gate": gate}
+    return Verdict(tuple(checks), held_out, manifest)
 
 
 def _published(
@@ -221,7 +227,7 @@ def _published(
         held_out = read_held_out(store.folder(live.manifest["build_id"]))
     except ReleaseError as error:
         logger.warning("%s; errors are not compared with the published model's", error)
-        held_out = None
+        held_out = {}
     return Published(counts, held_out, live.manifest["algorithm"] or "of unknown algorithm")
 
 

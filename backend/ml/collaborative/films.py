@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import datasets, ratings
+from .algorithms.cut import cut_to_films
+from .algorithms.parts import attach, parts_of, ranking_of
 from .coverage import measure_coverage
 from .errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from surprise import SVD
 
     from .options import BuildOptions
     from .spark.ratings import Given
+    from .trainset import ArrayTrainset
 
 MIN_COVERED = 0.5
 """Share of films below which people are warned."""
@@ -110,3 +116,19 @@ def published_part(table: pd.DataFrame, wanted: frozenset[int] | None) -> pd.Dat
     part = table[table["movie_id"].isin(wanted)].reset_index(drop=True)
     part["user_id"] = part["user_id"].cat.remove_unused_categories()
     return ratings.with_sources(part, *ratings.sources_of(table))
+
+
+def published_model(
+    svd: SVD, trainset: ArrayTrainset, wanted: frozenset[int] | None
+) -> tuple[SVD, ArrayTrainset]:
+    """Return the part of a model that is published, with its ranking.
+
+    Args:
+        svd: the model.
+        trainset: what it was trained on.
+        wanted: films to publish; None stands for every film.
+    """
+    if wanted is not None:
+        svd, trainset = cut_to_films(svd, trainset, wanted)
+    parts = replace(parts_of(svd), ranking=ranking_of(svd, trainset))
+    return attach(copy.copy(svd), parts), trainset

@@ -94,6 +94,6 @@ def test_errors_on_real_ratings_are_those_of_training_in_sequence(
     for parallel in (False, True):
         fit = partial(fit_svd, seed=0, **PLAN, parallel=parallel)
         splits = list(k_folds(len(real_ratings), 5, 0))
-        rmse.append(evaluate(real_ratings, splits, {"SVD": fit}, ranking=False)[0].measures.rmse)
+        rmse.append(evaluate(real_ratings, splits, {"SVD": fit})[0].measures.rmse)
     assert rmse[0] != rmse[1]
     assert abs(rmse[0] - rmse[1]) < 0.001

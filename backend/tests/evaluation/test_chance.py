@@ -21,7 +21,7 @@ def draw(seed: int, extra: float, users: int = 200) -> tuple[np.ndarray, np.ndar
 
 def test_the_difference_is_that_of_the_two_rmse() -> None:
     found = compare_errors(np.array([3.0, 4.0]), np.array([1.0, 1.0]), ["a", "b"])
-    assert found.stars == pytest.approx(math.sqrt(12.5) - 1)
+    assert found.value == pytest.approx(math.sqrt(12.5) - 1)
 
 
 def test_the_standard_error_is_that_of_drawing_users_anew() -> None:
@@ -51,7 +51,7 @@ def test_ratings_of_the_same_user_are_not_counted_as_independent() -> None:
 
 def test_worse_is_beyond_chance_and_by_more_than_asked() -> None:
     a, b, users = draw(0, extra=0.1)
-    by = compare_errors(a, b, users).stars
+    by = compare_errors(a, b, users).value
     assert compare_errors(a, b, users).is_worse_by(by - 0.001)
     assert not compare_errors(a, b, users).is_worse_by(by + 0.001)
     assert not compare_errors(b, a, users).is_worse_by(-1)

@@ -66,13 +66,14 @@ def test_a_model_that_learned_nothing_is_refused_kept_for_a_look_and_published_b
     assert read_manifest(kept)["gate"]["passed"] is False
     forced = build(*nothing, "--force-publish")
     assert forced.returncode == 0
-    assert forced.stdout.count("published by force") == 2
+    assert forced.stdout.count("published by force") == 3
     assert contents(models)["svd_model.pkl"] != before["svd_model.pkl"]
     gate = read_manifest(ReleaseStore(models).live_folder())["gate"]
     assert (gate["passed"], gate["forced"]) == (False, True)
     failed = [check["text"] for check in gate["checks"] if not check["passed"]]
     assert "of one rating for all" in failed[0]
-    assert "ratings held out then and now" in failed[-1]
+    assert "ratings held out then and now" in failed[1]
+    assert failed[2].startswith("lists' NDCG@10 ")
 
 
 def test_a_build_that_lost_many_ratings_is_refused_and_a_changed_catalog_is_no_loss(
@@ -123,10 +124,10 @@ def test_a_catalog_with_few_ratings_is_judged_by_all_films() -> None:
     of_film = table.index[table["movie_id"] == film]
     few = table.drop(of_film[20:]).reset_index(drop=True)
     training = [make_training(ALGORITHMS["svd"], epochs=2)]
-    found = hold_out(few, training, frozenset([film]), ranking=False)
+    found = hold_out(few, training, frozenset([film]), with_plan=False)
     assert not found.is_of_catalog
     assert len(found.ratings) > 1000
-    found = hold_out(table, training, frozenset([film]), ranking=False)
+    found = hold_out(table, training, frozenset([film]), with_plan=False)
     assert found.is_of_catalog
     assert 0.1 < len(found.ratings) / len(of_film) < 0.3
 
@@ -162,7 +163,7 @@ def test_a_large_table_is_judged_by_whole_users_of_it(monkeypatch: pytest.Monkey
     assert part.astype({"user_id": "str"}).to_numpy().tolist() == (
         whole.astype({"user_id": "str"}).to_numpy().tolist()
     )
-    few = hold_out(table, [make_training(ALGORITHMS["svd"])], ranking=False)
+    few = hold_out(table, [make_training(ALGORITHMS["svd"])], with_plan=False)
     assert 0.15 < len(few.ratings) / len(part) < 0.25
     monkeypatch.setattr(hold_out_module, "MAX_RATINGS", 1)
     assert hold_out_module.sample_users(table)["user_id"].nunique() == 1
@@ -171,38 +172,53 @@ def test_a_large_table_is_judged_by_whole_users_of_it(monkeypatch: pytest.Monkey
 def test_each_side_of_a_model_is_looked_at() -> None:
     table = sample_ratings()
     svd, trainset = train_svd_model(table)
-    held_out = hold_out(table, [make_training(ALGORITHMS["svd"])], ranking=False)
+    held_out = hold_out(table, [make_training(ALGORITHMS["svd"])], with_plan=False)
     counts = count(trainset)
     same = counts._replace(app_ratings=50)
 
-    def failed(
-        app_ratings: int = 50, then: Counts | None = same, rows: np.ndarray | None = None
-    ) -> list[str]:
+    def failed(app_ratings: int = 50, then: Counts | None = same, **rows: np.ndarray) -> list[str]:
         published = then and Published(then, rows, "svd")
         now = counts._replace(app_ratings=app_ratings)
         checks = check_model(svd, held_out, now, published)
         return [check.text for check in checks if not check.passed]
 
-    rows = held_out.rows()
-    assert failed() == failed(45) == failed(0, None) == failed(rows=rows) == []
+    rows, lists = held_out.rows().values()
+    assert failed() == failed(45) == failed(0, None) == failed(**held_out.rows()) == []
     assert failed(44) == ["44 app ratings, wanted 90% of the published 50 at least"]
     assert failed(0, counts._replace(users=670)) == [
         "600 users, wanted 90% of the published 670 at least"
     ]
     rows["prediction"] = 0.5 * (rows["prediction"] + held_out.ratings)  # a better model
-    (worse,) = failed(rows=rows)
+    (worse,) = failed(held_out=rows)
     assert re.fullmatch(
         rf"RMSE 0\.\d{{4}} on {len(rows):,} ratings held out then and now, "
         r"published model 0\.\d{4} \(svd\), difference \+0\.\d{4} ± 0\.\d{4}, "
         r"wanted at most 0\.03 beyond chance",
         worse,
     )
-    assert failed(rows=rows[:999]) == []  # too few in common to compare
-    *_, said = check_model(svd, held_out, counts, Published(same, rows[:999], "svd"))
+    assert failed(held_out=rows[:999]) == []  # too few in common to compare
+    few = {"held_out": rows[:999], "held_out_lists": lists[:99]}
+    *_, errors, said = check_model(svd, held_out, counts, Published(same, few, "svd"))
     assert said.text == (
+        "lists not compared with the published model's: 99 users like the same held-out films then "
+        "and now, 100 would be enough"
+    )
+    assert errors.text == (
         "errors not compared with the published model's: 999 ratings were held out then and now, "
         "1,000 would be enough"
     )
+    lists["above"] += 0.02  # a better list, by less than counts
+    assert failed(held_out_lists=lists) == []
+    lists["above"] += 0.02
+    (worse,) = failed(held_out_lists=lists)
+    assert re.fullmatch(
+        r"lists' NDCG@10 \+0\.\d{4} above the most liked films for \d{3} users as before, "
+        r"published model \+0\.\d{4} \(svd\), difference -0\.0400 ± 0\.0000, "
+        r"wanted at most 0\.03 lower beyond chance",
+        worse,
+    )
+    lists["above"] = np.where(np.arange(len(lists)) % 10, lists["above"] - 0.5, 5)  # by chance
+    assert failed(held_out_lists=lists) == []
     svd.qi[3, 2] = np.inf
     assert failed() == ["factors not finite"]
     held_out.predictions[:] = 3.5

@@ -9,12 +9,13 @@ import pytest
 from surprise import SVD, AlgoBase, BaselineOnly, Dataset, Reader, accuracy
 from surprise.model_selection import KFold
 
+from ml.collaborative.algorithms.baselines import fit_biases
 from ml.collaborative.algorithms.svd import fit_svd
 from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import InputError
-from ml.collaborative.evaluation import protocol as evaluation
-from ml.collaborative.evaluation.protocol import ALL, APP, MOVIELENS, Measures, evaluate, fit_biases
+from ml.collaborative.evaluation import lists
+from ml.collaborative.evaluation.protocol import ALL, APP, MOVIELENS, Measures, evaluate
 from ml.collaborative.evaluation.splits import Split, k_folds
 from ml.collaborative.ratings import combine, make_ratings
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
@@ -24,9 +25,9 @@ def test_folds_and_errors_are_surprises() -> None:
     table = sample_ratings().head(4000)
     parameters = {"factors": 7, "epochs": 3, "lr": 0.01, "reg": 0.05, "seed": 4}
     splits = list(k_folds(len(table), 3, 5))
-    found = evaluate(table, splits, {"SVD": partial(fit_svd, **parameters)}, ranking=False)
+    found = evaluate(table, splits, {"SVD": partial(fit_svd, **parameters)})
     scores = {score.model: score.measures for score in found}
-    assert list(scores) == ["SVD", "user and item biases", "global mean"]
+    assert list(scores)[:3] == ["SVD", "user and item biases", "global mean"]
     data = Dataset.load_from_df(table, Reader(rating_scale=(1, 5)))
     models = {
         "SVD": lambda: SVD(n_factors=7, n_epochs=3, lr_all=0.01, reg_all=0.05, random_state=4),
@@ -53,7 +54,7 @@ def test_predictions_are_clipped_to_the_scale_of_all_ratings() -> None:
     table = make_ratings(["a", "a", "b", "b"], [1, 2, 1, 2], [0.5, 1, 1, 1])
     parameters = {"factors": 2, "epochs": 5, "lr": 0.01, "reg": 0.02, "seed": 0}
     fits = {"SVD": partial(fit_svd, **parameters)}
-    score = evaluate(table, list(k_folds(4, 4, 0)), fits, ranking=False)[0].measures
+    score = evaluate(table, list(k_folds(4, 4, 0)), fits)[0].measures
     data = Dataset.load_from_df(table, Reader(rating_scale=(0.5, 5)))
     found = []
     for trainset, testset in KFold(n_splits=4, random_state=0).split(data):
@@ -96,7 +97,8 @@ def test_rankings_leave_out_what_was_seen_and_are_measured_by_group() -> None:
     table = make_ratings(*map(list, zip(*ROWS, strict=True)))
     split = Split(np.arange(8), np.arange(8, 13))
     scores = evaluate(table, [split], {"planted": Planted([1, 2, 3, 4, 5])})
-    planted = {score.users: score.measures for score in scores if score.model == "planted"}
+    own = [score for score in scores if score.model == lists.BY_STARS.format("planted")]
+    planted = {score.users: score.measures for score in own}
     assert list(planted) == [ALL, APP, MOVIELENS]
     # ml_1 has left 4, 5 and likes 4: place 1. ml_2 likes nothing held out. The app user has left
     # 1, 4 and likes 1 (place 1) and 9, which nobody rated in the training. The new one has left
@@ -112,7 +114,8 @@ def test_rankings_leave_out_what_was_seen_and_are_measured_by_group() -> None:
     assert planted[MOVIELENS].popularity == pytest.approx((1 + 1) / 2)
     global_mean = np.mean([rating for *_, rating in ROWS[:8]])
     errors = np.array([5 - 5, 5 - 3, 5 - 4, 5 - 5, global_mean - 5])  # clipped; film 9 is unknown
-    assert planted[ALL].rmse == pytest.approx(np.sqrt(np.mean(errors**2)))
+    (rmse,) = (s.measures.rmse for s in scores if (s.model, s.users) == ("planted", ALL))
+    assert rmse == pytest.approx(np.sqrt(np.mean(errors**2)))
 
 
 def test_baselines_stand_beside_the_models() -> None:
@@ -121,9 +124,13 @@ def test_baselines_stand_beside_the_models() -> None:
         table, list(k_folds(3000, 2, 0)), {"planted": make_training(ALGORITHMS["svd"], 0).fit}
     )
     by_name = {score.model: score.measures for score in scores}
-    assert list(by_name) == ["planted", "user and item biases", "global mean", "most rated"]
+    assert list(by_name) == [
+        "planted", "user and item biases", "global mean", "planted, by stars",
+        "planted, cold list", "most rated", "most liked",
+    ]  # fmt: skip
     assert by_name["global mean"].ndcg is None
     assert by_name["most rated"].rmse is None
+    assert by_name["planted"].ndcg > by_name["planted, by stars"].ndcg
     assert by_name["most rated"].popularity > by_name["planted"].popularity
     assert None not in vars(by_name["planted"]).values()
     assert isinstance(by_name["planted"], Measures)
@@ -140,7 +147,7 @@ def test_users_are_ranked_in_blocks_as_at_once(monkeypatch: pytest.MonkeyPatch) 
     table = sample_ratings()
     splits = list(k_folds(len(table), 5, 0))[:1]
     whole = evaluate(table, splits, {"SVD": make_training(ALGORITHMS["svd"], 0).fit})
-    monkeypatch.setattr(evaluation, "CELLS_AT_ONCE", 7 * 124)
+    monkeypatch.setattr(lists, "CELLS_AT_ONCE", 7 * 124)
     assert evaluate(table, splits, {"SVD": make_training(ALGORITHMS["svd"], 0).fit}) == whole
 
 

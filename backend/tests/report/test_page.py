@@ -24,6 +24,7 @@ from ml.collaborative.evaluation.held_out import hold_out
 from ml.collaborative.ratings import make_ratings, table_hash
 from ml.collaborative.release import ReleaseStore, read_manifest
 from ml.collaborative.report import page as report
+from ml.collaborative.serving import load_collaborative
 from ml.collaborative.trainset import make_trainset
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -132,7 +133,7 @@ def test_the_reports_numbers_are_those_of_the_real_data(
     assert "1 of the catalog's films: the model knows nothing of them. TMDB 27205" in text
     assert "17 films of ml-100k have no TMDB id" in text
     assert "Star Wars (1977) 583" in text
-    svd, trainset = (joblib.load(tmp_path / name) for name in ("svd_model.pkl", "cf_trainset.pkl"))
+    model = load_collaborative(tmp_path)
     shown = re.findall(r"(ml_\d+), (\d+) ratings", text)
     assert len(shown) == 3
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -143,17 +144,11 @@ def test_the_reports_numbers_are_those_of_the_real_data(
         listed = re.findall(r"movie/(\d+)\".*?number\">([\d.]+)<", card)
         assert len(listed) == 10
         assert not set(own["movie_id"]) & {int(film) for film, _ in listed}
-        best = sorted(
-            (
-                svd.predict(user, trainset.to_raw_iid(item), clip=False).est
-                for item in trainset.all_items()
-                if trainset.to_raw_iid(item) not in set(own["movie_id"])
-            ),
-            reverse=True,
-        )
-        for (film, stars), expected in zip(listed, best, strict=False):
-            assert svd.predict(user, int(film)).est == pytest.approx(float(stars), abs=0.0051)
-            assert svd.predict(user, int(film), clip=False).est == pytest.approx(expected)
+        served = model.recommend(user)
+        assert [int(film) for film, _ in listed] == [film.movie_id for film in served]
+        for (_, stars), film in zip(listed, served, strict=True):
+            assert float(stars) == pytest.approx(film.stars, abs=0.0051)
+    assert "NDCG@10 of its lists on it" in text
 
 
 def test_the_report_says_what_changed_and_goes_with_its_model(run: Run, tmp_path: Path) -> None:

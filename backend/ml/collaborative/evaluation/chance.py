@@ -1,4 +1,4 @@
-"""Whether one model's errors are larger than another's beyond chance."""
+"""Whether one model is worse than another beyond chance."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ MIN_USERS = 20
 
 
 class Difference(NamedTuple):
-    """By how much one RMSE is higher than another on the same ratings."""
+    """By how much one model is worse than another on the same ratings or users."""
 
-    stars: float
-    """Of the first model minus that of the second; positive where the first is worse."""
+    value: float
+    """Positive where the first model is worse."""
     standard_error: float
-    """Of `stars`, over the draw of users; infinite where fewer than `MIN_USERS` rated."""
+    """Of `value`, over the draw of users; infinite where fewer than `MIN_USERS` rated."""
 
     @property
     def beyond_chance(self) -> bool:
         """Whether the first model is worse by more than `STANDARD_ERRORS`."""
-        return self.stars > STANDARD_ERRORS * self.standard_error
+        return self.value > STANDARD_ERRORS * self.standard_error
 
-    def is_worse_by(self, stars: float) -> bool:
-        """Return whether the first model is worse beyond chance, and by more than `stars`."""
-        return self.beyond_chance and self.stars > stars
+    def is_worse_by(self, bound: float) -> bool:
+        """Return whether the first model is worse beyond chance, and by more than `bound`."""
+        return self.beyond_chance and self.value > bound
 
 
 def compare_errors(
@@ -62,3 +62,17 @@ def compare_errors(
         spread = float(np.sum(sums**2)) * len(sums) / (len(sums) - 1)
         error = math.sqrt(spread) / len(codes)
     return Difference(roots[0] - roots[1], error)
+
+
+def compare_gains(gains_a: NDArray[np.float64], gains_b: NDArray[np.float64]) -> Difference:
+    """Return how much lower the mean of `gains_a` is than that of `gains_b`, paired by user.
+
+    Args:
+        gains_a: how good each user's list is, (n,), n at least 1.
+        gains_b: the other model's for the same users, (n,).
+    """
+    lower = gains_b - gains_a
+    error = math.inf
+    if len(lower) >= MIN_USERS:
+        error = float(lower.std(ddof=1)) / math.sqrt(len(lower))
+    return Difference(float(lower.mean()), error)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import GateError, UsageError
-from .chance import compare_errors
+from .chance import compare_errors, compare_gains
+from .held_out import COLD_LIST
 from .metrics import rmse
 from .splits import FOLDS
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from surprise import SVD
 
     from ..ratings import Counts
-    from .held_out import HoldOut
+    from .held_out import HoldOut, Lists
 
 MIN_HELD_OUT = 20
 """Held-out ratings without which nothing can be said of errors."""
@@ -40,6 +41,11 @@ MAX_WORSE = 0.03
 Of 1,260 pairs of seeds on the same data none differs by more (benchmarks/RESULTS.md)."""
 MIN_COMMON = 1000
 """Ratings held out of both trainings, without which the two are not compared."""
+MAX_WORSE_LISTS = 0.03
+"""How much less the lists' NDCG@10 may be above that of the most liked films than the published
+model's is, where it is beyond chance."""
+MIN_COMMON_LISTS = 100
+"""Users who like the same held-out films then and now, without whom lists are not compared."""
 
 
 class Check(NamedTuple):
@@ -54,8 +60,8 @@ class Published(NamedTuple):
     """What is to be replaced."""
 
     counts: Counts
-    held_out: NDArray[Any] | None
-    """See `held_out.HoldOut.rows`; None where the release has none."""
+    held_out: Mapping[str, NDArray[Any]]
+    """See `held_out.HoldOut.rows`; what the release does not have is left out."""
     algorithm: str
 
 
@@ -83,7 +89,8 @@ def check_model(
     On held-out ratings, the same training is not worse beyond chance than user and item biases,
     better than one rating for all, and its predictions differ; its factors are finite. It neither
     knows much less than the published one, nor predicts what was held out of both worse beyond
-    chance.
+    chance, nor lists worse what the same users like. Lists that do not beat the most liked films
+    are no fault: the release serves its cold list then, and the check says so.
 
     Args:
         svd: the model, trained on all ratings.
@@ -101,10 +108,12 @@ def check_model(
             spread >= MIN_SPREAD,
             f"predictions spread over {spread:.2g} stars, wanted {MIN_SPREAD:g} at least",
         ),
+        Check(passed=True, text=describe_lists(held_out.lists)),
     ]
     if published:
         checks += _compare_counts(counts, published.counts)
         checks += _compare_errors(held_out, published)
+        checks += _compare_lists(held_out.lists, published)
     return checks
 
 
@@ -119,7 +128,7 @@ def _compare_with_biases(held_out: HoldOut) -> Check:
     return Check(
         not worse,
         f"held-out RMSE {rmse(errors):.4f}, biases {rmse(others):.4f}, "
-        f"difference {found.stars:+.4f} ± {found.standard_error:.4f}{limit}{films}",
+        f"difference {found.value:+.4f} ± {found.standard_error:.4f}{limit}{films}",
     )
 
 
@@ -152,7 +161,7 @@ def _compare_counts(now: Counts, before: Counts) -> list[Check]:
 
 def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
     """Compare this training and the published one on the ratings held out of both."""
-    before = published.held_out
+    before = published.held_out.get("held_out")
     here = there = np.empty(0, dtype=np.intp)
     if before is not None:
         _, here, there = np.intersect1d(held_out.pairs, before["pair"], return_indices=True)
@@ -168,8 +177,50 @@ def _compare_errors(held_out: HoldOut, published: Published) -> list[Check]:
             not worse,
             f"RMSE {rmse(now):.4f} on {len(here):,} ratings held out then and now, "
             f"published model {rmse(then):.4f} ({published.algorithm}), difference "
-            f"{found.stars:+.4f} ± {found.standard_error:.4f}, wanted at most {MAX_WORSE:g} "
+            f"{found.value:+.4f} ± {found.standard_error:.4f}, wanted at most {MAX_WORSE:g} "
             "beyond chance",
+        )
+    ]
+
+
+def describe_lists(lists: Lists) -> str:
+    """Return how good the lists are beside plain ones, and where the plain one is served."""
+    if not len(lists.ndcg):
+        return "lists not measured, as nobody likes a held-out film: the cold list is served"
+    text = (
+        f"NDCG@10 {lists.ndcg.mean():.4f}, most liked {lists.most_liked.mean():.4f}, "
+        f"most rated {lists.most_rated.mean():.4f}"
+    )
+    if lists.served == COLD_LIST:
+        text += "; the ranking did not beat the most liked films: the cold list is served"
+    return text
+
+
+def _compare_lists(lists: Lists, published: Published) -> list[Check]:
+    """Compare lists with the published model's, for users who like the same held-out films.
+
+    Other films to list, or other users, make NDCG another; so both are compared by how far they are
+    above the most liked films.
+    """
+    before = published.held_out.get("held_out_lists")
+    here = there = np.empty(0, dtype=np.intp)
+    if before is not None:
+        _, here, there = np.intersect1d(lists.films, before["films"], return_indices=True)
+    if before is None or len(here) < MIN_COMMON_LISTS:
+        text = (
+            f"{len(here):,} users like the same held-out films then and now, "
+            f"{MIN_COMMON_LISTS:,} would be enough"
+        )
+        return [Check(passed=True, text=f"lists not compared with the published model's: {text}")]
+    now, then = (lists.ndcg - lists.most_liked)[here], before["above"][there]
+    found = compare_gains(now, then)
+    return [
+        Check(
+            not found.is_worse_by(MAX_WORSE_LISTS),
+            f"lists' NDCG@10 {now.mean():+.4f} above the most liked films for {len(here):,} users "
+            f"as before, published model {then.mean():+.4f} ({published.algorithm}), difference "
+            f"{0 - found.value:+.4f} ± {found.standard_error:.4f}, wanted at most "
+            f"{MAX_WORSE_LISTS:g} lower beyond chance",
         )
     ]
 

@@ -10,10 +10,11 @@ import pandas as pd
 
 from ..algorithms.svd import predict_pairs
 from ..algorithms.training import ALGORITHMS, PLAN, Training
+from ..progress import progress_bar
 from ..ratings import is_app_user, rating_scale
-from ..trainset import make_trainset
 from . import metrics
-from .protocol import evaluate, fit_best_biases
+from .lists import COLD, MOST_LIKED, POPULAR
+from .protocol import mean_scores, measure_split
 from .splits import Split, fixed_fifth, user_hashes
 
 if TYPE_CHECKING:
@@ -24,7 +25,33 @@ if TYPE_CHECKING:
 
     from ..algorithms.training import Predict
     from ..trainset import ArrayTrainset
-    from .protocol import Score
+    from .protocol import Found, Score
+
+
+RANKED, COLD_LIST = "ranking", "cold"
+"""What lists are made by, in the manifest; see `serving.snapshot.Snapshot.score_all`."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists for each user who likes a held-out film, (n,); empty arrays where nobody does."""
+
+    served: str
+    """`RANKED` where the ranking beats the most liked films on them, else `COLD_LIST`."""
+    films: NDArray[np.uint64]
+    """Hash of the held-out films that the user likes."""
+    ndcg: NDArray[np.float64]
+    """NDCG@10 of what is served."""
+    most_liked: NDArray[np.float64]
+    """Of the most liked films."""
+    most_rated: NDArray[np.float64]
+    """Of the most rated films."""
+
+    def rows(self) -> NDArray[Any]:
+        """Return what a later build compares with, (n,): hash, and how far above most liked."""
+        rows = np.empty(len(self.films), dtype=[("films", "<u8"), ("above", "<f8")])
+        rows["films"], rows["above"] = self.films, self.ndcg - self.most_liked
+        return rows
 
 
 @dataclass(frozen=True)
@@ -54,12 +81,16 @@ class HoldOut:
     """What user and item biases predict for each of them, (n,)."""
     is_of_catalog: bool
     """Whether they are all of the catalog's films; else it had too few to judge by."""
+    lists: Lists
 
-    def rows(self) -> NDArray[Any]:
-        """Return what a later build compares with: hash and prediction of each rating, (n,)."""
+    def rows(self) -> dict[str, NDArray[Any]]:
+        """Return what a later build compares with, by name.
+
+        `held_out`: hash and prediction of each rating; `held_out_lists`: see `Lists.rows`.
+        """
         rows = np.empty(len(self.pairs), dtype=[("pair", "<u8"), ("prediction", "<f8")])
         rows["pair"], rows["prediction"] = self.pairs, self.predictions
-        return rows
+        return {"held_out": rows, "held_out_lists": self.lists.rows()}
 
 
 MIN_CATALOG = 20
@@ -96,7 +127,7 @@ def hold_out(
     trainings: Sequence[Training],
     catalog: frozenset[int] | None = None,
     *,
-    ranking: bool = True,
+    with_plan: bool = True,
 ) -> HoldOut:
     """Train on a ratings table but for a fifth of the catalog's ratings, and measure on that fifth.
 
@@ -108,7 +139,7 @@ def hold_out(
         table: enough ratings that a fifth of them is some.
         trainings: what is judged; the best by RMSE comes first.
         catalog: TMDB ids of the films that are to be published; None stands for every film.
-        ranking: whether to measure rankings, and the plan's SVD beside another training.
+        with_plan: whether to measure the plan's SVD beside other trainings.
     """
     table = sample_users(table)
     split, pairs = fixed_fifth(table)
@@ -124,28 +155,56 @@ def hold_out(
     fits: dict[str, Callable[[ArrayTrainset], SVD]] = {
         name: one.fit for name, one in watched.items()
     }
-    if ranking:
+    if with_plan:
         others = name_trainings(trainings[0]).items()
         fits |= {name: other.fit for name, other in others if name not in fits}
-    scores = evaluate(table, [split], fits, ranking=ranking, catalog=catalog)
+    with progress_bar("evaluation", " fits", len(fits)) as bar:
+        found = measure_split(table, split, fits, catalog, bar.update)
     test = table.iloc[split.test]
     ratings = test["rating"].to_numpy()
     best = min(watched.values(), key=lambda one: metrics.rmse(one.predictions - ratings))
-    scores.sort(key=lambda score: score.model != best.training.title)
-    trainset = make_trainset(table.iloc[split.train], rating_scale(table["rating"]))
-    biases = fit_best_biases(trainset, table, split, catalog)
+    name = best.training.title
+    users = pd.factorize(test["user_id"])[0]
     return HoldOut(
         training=best.training,
-        scores=scores,
+        scores=sorted(mean_scores([found]), key=lambda score: score.model != name),
         curves=[best.curves[chain] for chain in sorted(best.curves)],
         known_rmse=best.known_rmse,
         ratings=ratings,
         predictions=best.predictions,
         of_app=is_app_user(test["user_id"].astype("str")).to_numpy(),
         pairs=pairs[split.test],
-        users=pd.factorize(test["user_id"])[0],
-        baseline=predict_pairs(biases, *trainset.find(test)),
+        users=users,
+        baseline=found.biases,
         is_of_catalog=is_of_catalog,
+        lists=_judge_lists(found, name, users, pairs[split.test] * (ratings >= metrics.LIKED)),
+    )
+
+
+def _judge_lists(
+    found: Found, name: str, users: NDArray[np.intp], liked: NDArray[np.uint64]
+) -> Lists:
+    """Choose what is to be served.
+
+    Args:
+        found: what the split says.
+        name: of the model.
+        users: a number for the user of each test row, (m,).
+        liked: hash of each test row whose film the user likes, else 0, (m,).
+    """
+    if not found.ndcg:
+        nothing = np.empty(0)
+        return Lists(COLD_LIST, np.empty(0, dtype=np.uint64), nothing, nothing, nothing)
+    by_score, plain = found.ndcg[name], found.ndcg[MOST_LIKED]
+    beats = bool(by_score.mean() > plain.mean())
+    films = np.zeros(users.max() + 1, dtype=np.uint64)
+    np.add.at(films, users, liked)  # a sum, so that their order has no part in it; it wraps around
+    return Lists(
+        RANKED if beats else COLD_LIST,
+        films[found.people],
+        by_score if beats else found.ndcg[COLD.format(name)],
+        plain,
+        found.ndcg[POPULAR],
     )
 
 

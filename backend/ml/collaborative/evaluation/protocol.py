@@ -9,29 +9,34 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..algorithms.baselines import fit_biases
+from ..algorithms.ranking import fit_ranking
 from ..algorithms.svd import predict_pairs
 from ..progress import progress_bar
 from ..ratings import is_app_user, rating_scale
-from ..surprise_classes import SVD, AlgoBase
-from ..top_n import top_films
 from ..trainset import make_trainset
 from . import metrics
-from .splits import check_apart
+from .biases import fit_best_biases, without_factors
+from .lists import make_lists
+from .splits import check_apart, user_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from surprise import SVD
 
     from ..trainset import ArrayTrainset
     from .splits import Split
 
     Fits = Mapping[str, Callable[[ArrayTrainset], SVD]]
 
-CELLS_AT_ONCE = 1 << 24
-"""Scores of users by films, at most, in memory together: 128 MiB."""
-BIASES, MEAN, POPULAR = "user and item biases", "global mean", "most rated"
+MAX_CELLS = 1 << 27
+"""Scores of users by films, at most, that lists are measured on; beyond, some users stand for all.
+
+A million users times a hundred thousand films take a day, and tell no more."""
+MIN_LIST_USERS = 1000
+"""However many films there are."""
+BIASES, MEAN = "user and item biases", "global mean"
 ALL, APP, MOVIELENS = "all users", "app users", "MovieLens users"
 
 
@@ -60,6 +65,22 @@ class Score:
     """Held out, over all splits."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """What one split says of the models."""
+
+    measures: Mapping[tuple[str, str], Mapping[str, float]]
+    """Those of `Measures` that can be taken, by model and group of users."""
+    counts: Mapping[str, int]
+    """Held-out ratings by group of users."""
+    biases: NDArray[np.float64]
+    """What user and item biases predict for each test row, (m,)."""
+    people: NDArray[np.intp]
+    """Those users with a list, as `pandas.factorize` numbers the users of the test rows, (n,)."""
+    ndcg: Mapping[str, NDArray[np.float64]]
+    """Of each of their lists, (n,), by the names of `lists.make_lists`."""
+
+
 class _HeldOut(NamedTuple):
     """Test ratings by inner ids of the trainset, -1 where it does not know them."""
 
@@ -67,9 +88,20 @@ class _HeldOut(NamedTuple):
     items: NDArray[np.intp]
     people: NDArray[np.intp]
     """A number for each user, known or not."""
+    names: pd.Index[str]
+    """Of those numbers."""
     ratings: NDArray[np.float64]
     groups: dict[str, NDArray[np.bool_]]
     """Which rows are of the users of each name."""
+
+
+class _Readers(NamedTuple):
+    """The users with a held-out film they like."""
+
+    people: NDArray[np.intp]
+    inner: NDArray[np.intp]
+    liked: NDArray[np.intp]
+    """How many, known to the training or not, (n,)."""
 
 
 def evaluate(
@@ -77,110 +109,100 @@ def evaluate(
     splits: Sequence[Split],
     fits: Fits,
     *,
-    ranking: bool = True,
     catalog: frozenset[int] | None = None,
 ) -> list[Score]:
-    """Measure errors and rankings of models trained on each split, and of three baselines.
+    """Measure errors and lists of models trained on each split, and of simple baselines.
 
-    The baselines are user and item biases (see `fit_best_biases`), the global mean (which ranks
-    nothing) and the most rated films (which predict nothing). A ranking is of all films of the
-    training, or of those of the catalog, that the user has not rated there. It is measured on users
-    with a held-out rating of at least `metrics.LIKED` stars; such films that the training does not
-    have count as not found. Where there are app users, they and MovieLens's are measured apart too.
+    See `measure_split`; a measure is the mean over the splits.
 
     Args:
         table: a ratings table.
         splits: see `splits`.
         fits: by name, what trains a model.
-        ranking: whether to measure rankings too.
-        catalog: the films to rank, those of all test rows; None stands for all.
+        catalog: the films to list, those of all test rows; None stands for all.
 
     Raises:
         InputError: a split leaks, see `splits.check_apart`.
     """
-    scale = rating_scale(table["rating"])
-    rated = table["movie_id"].unique()
-    films = len(rated) if catalog is None else int(np.isin(rated, list(catalog)).sum())
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    counts: dict[str, int] = defaultdict(int)
     with progress_bar("evaluation", " fits", len(splits) * len(fits)) as bar:
-        for split in splits:
-            check_apart(table, split)
-            trainset = make_trainset(table.iloc[split.train], scale)
-            held_out = _hold_out(table.iloc[split.test], trainset)
-            for group, rows in held_out.groups.items():
-                counts[group] += int(rows.sum())
-            measures: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-            biases = fit_best_biases(trainset, table, split, catalog)
-            for name, model in _models(trainset, fits, biases):
-                if name != POPULAR:
-                    _measure_errors(measures, name, model, held_out)
-                if ranking and name != MEAN:
-                    _measure_ranking(measures, name, model, held_out, films, catalog)
-                if name in fits:
-                    bar.update()
-            for key, values in measures.items():
-                found.setdefault(key, []).append(values)
+        return mean_scores(
+            [measure_split(table, split, fits, catalog, bar.update) for split in splits]
+        )
+
+
+def mean_scores(found: Sequence[Found]) -> list[Score]:
+    """Return the mean of each measure over the splits, for each model and group of users."""
+    folds: dict[tuple[str, str], list[Mapping[str, float]]] = defaultdict(list)
+    counts: dict[str, int] = defaultdict(int)
+    for one in found:
+        for key, values in one.measures.items():
+            folds[key].append(values)
+        for group, count in one.counts.items():
+            counts[group] += count
     scores = []
-    for (model_name, users), folds in found.items():
-        names = dict.fromkeys(name for fold in folds for name in fold)
-        means = {n: float(np.mean([fold[n] for fold in folds if n in fold])) for n in names}
-        scores.append(Score(model_name, users, Measures(**means), counts[users]))
+    for (model, users), values_of in folds.items():
+        names = dict.fromkeys(name for fold in values_of for name in fold)
+        means = {n: float(np.mean([fold[n] for fold in values_of if n in fold])) for n in names}
+        scores.append(Score(model, users, Measures(**means), counts[users]))
     return scores
 
 
-def _models(trainset: ArrayTrainset, fits: Fits, biases: SVD) -> Iterator[tuple[str, SVD]]:
-    """Yield the models to compare, then the baselines in the form of a model."""
-    for name, fit in fits.items():
-        yield name, fit(trainset)
-    yield BIASES, biases
-    plain = _without_factors(trainset, np.zeros(trainset.n_users), np.zeros(trainset.n_items))
-    yield MEAN, plain
-    plain.bi = np.diff(trainset.by_item.starts).astype(np.float64)
-    yield POPULAR, plain
+def measure_split(
+    table: pd.DataFrame,
+    split: Split,
+    fits: Fits,
+    catalog: frozenset[int] | None = None,
+    update: Callable[[], object] = lambda: None,
+) -> Found:
+    """Train models on a split's training rows, and measure them and simple baselines on the others.
 
-
-def _without_factors(
-    trainset: ArrayTrainset, bu: NDArray[np.float64], bi: NDArray[np.float64]
-) -> SVD:
-    plain = AlgoBase.fit(SVD(n_factors=1), trainset)
-    plain.bu, plain.bi = bu, bi
-    plain.pu, plain.qi = np.zeros((trainset.n_users, 1)), np.zeros((trainset.n_items, 1))
-    return plain
-
-
-def fit_best_biases(
-    trainset: ArrayTrainset, table: pd.DataFrame, split: Split, catalog: frozenset[int] | None
-) -> SVD:
-    """Fit user and item biases on all films, and on the catalog's alone; return the better.
-
-    Better is what has the smaller RMSE on the test rows, so that no model looks good against a
-    weakened baseline.
+    Predicted stars stand beside those of user and item biases (see `fit_best_biases`) and of the
+    global mean; the lists of `lists.make_lists` beside the most rated and the most liked films.
+    Lists are of all films of the training, or of those of the catalog, that the user has not rated
+    there. They are measured for users with a held-out rating of at least `metrics.LIKED` stars;
+    such films that the training does not have count as not found. Where there are app users, they
+    and MovieLens's are measured apart too.
 
     Args:
-        trainset: of the split's training rows.
         table: a ratings table.
-        split: of the table; its test rows are of films of the catalog.
-        catalog: TMDB ids; None stands for every film.
+        split: see `splits`.
+        fits: by name, what trains a model.
+        catalog: the films to list, those of all test rows; None stands for all.
+        update: called after each training.
+
+    Raises:
+        InputError: the split leaks, see `splits.check_apart`.
     """
-    whole = _without_factors(trainset, *fit_biases(trainset))
-    train = table.iloc[split.train]
-    own = train if catalog is None else train[train["movie_id"].isin(catalog)]
-    if catalog is None or own.empty:
-        return whole
-    part = make_trainset(own, trainset.rating_scale)
-    bu, bi = np.zeros(trainset.n_users), np.zeros(trainset.n_items)
-    users, items = (
-        trainset.find(pd.DataFrame({"user_id": part.raw_users(), "movie_id": 0}))[0],
-        trainset.find(pd.DataFrame({"user_id": "", "movie_id": part.raw_items()}))[1],
-    )
-    bu[users], bi[items] = fit_biases(part)
-    bi[items] += part.global_mean - trainset.global_mean
-    smaller = _without_factors(trainset, bu, bi)
-    test = table.iloc[split.test]
-    pairs, ratings = trainset.find(test), test["rating"].to_numpy()
-    errors = [metrics.rmse(predict_pairs(model, *pairs) - ratings) for model in (whole, smaller)]
-    return whole if errors[0] <= errors[1] else smaller
+    check_apart(table, split)
+    trainset = make_trainset(table.iloc[split.train], rating_scale(table["rating"]))
+    held_out = _hold_out(table.iloc[split.test], trainset)
+    biases = fit_best_biases(trainset, table, split, catalog)
+    models: dict[str, SVD] = {}
+    for name, fit in fits.items():
+        models[name] = fit(trainset)
+        update()
+    measures: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    mean = without_factors(trainset, np.zeros(trainset.n_users), np.zeros(trainset.n_items))
+    predictions = {
+        name: predict_pairs(model, held_out.users, held_out.items)
+        for name, model in {**models, BIASES: biases, MEAN: mean}.items()
+    }
+    for name, found in predictions.items():
+        _measure_errors(measures, name, found - held_out.ratings, held_out.groups)
+    raw = trainset.raw_items()
+    films = np.arange(trainset.n_items)
+    if catalog is not None:
+        films = np.flatnonzero(np.isin(raw, list(catalog)))
+    readers = _find_readers(held_out, len(films))
+    ndcg: dict[str, NDArray[np.float64]] = {}
+    if len(readers.people) and len(films):
+        ranking = fit_ranking(trainset, seed=0)
+        rated = table["movie_id"].unique()
+        shown = len(rated) if catalog is None else int(np.isin(rated, list(catalog)).sum())
+        for name, top in make_lists(trainset, ranking, models, readers.inner, films).items():
+            ndcg[name] = _measure_lists(measures, name, top, readers, held_out, trainset, shown)
+    counts = {group: int(rows.sum()) for group, rows in held_out.groups.items()}
+    return Found(measures, counts, predictions[BIASES], readers.people, ndcg)
 
 
 def _hold_out(rows: pd.DataFrame, trainset: ArrayTrainset) -> _HeldOut:
@@ -190,17 +212,19 @@ def _hold_out(rows: pd.DataFrame, trainset: ArrayTrainset) -> _HeldOut:
         groups |= {APP: of_app, MOVIELENS: ~of_app}
     return _HeldOut(
         *trainset.find(rows),
-        pd.factorize(rows["user_id"])[0],
+        *pd.factorize(rows["user_id"]),
         rows["rating"].to_numpy(),
         groups,
     )
 
 
 def _measure_errors(
-    measures: dict[tuple[str, str], dict[str, float]], name: str, model: SVD, held_out: _HeldOut
+    measures: dict[tuple[str, str], dict[str, float]],
+    name: str,
+    errors: NDArray[np.float64],
+    groups: Mapping[str, NDArray[np.bool_]],
 ) -> None:
-    errors = predict_pairs(model, held_out.users, held_out.items) - held_out.ratings
-    for group, rows in held_out.groups.items():
+    for group, rows in groups.items():
         if rows.any():
             measures[name, group] |= {
                 "rmse": metrics.rmse(errors[rows]),
@@ -208,63 +232,44 @@ def _measure_errors(
             }
 
 
-def _measure_ranking(
-    measures: dict[tuple[str, str], dict[str, float]],
-    name: str,
-    model: SVD,
-    held_out: _HeldOut,
-    films: int,
-    catalog: frozenset[int] | None,
-) -> None:
-    """Measure rankings for the users with a film they like among the held-out ratings."""
-    trainset = model.trainset
+def _find_readers(held_out: _HeldOut, films: int) -> _Readers:
+    """Return the users with a held-out film they like; of very many those with low hashes."""
     likes = held_out.ratings >= metrics.LIKED
     people, first = np.unique(held_out.people[likes], return_index=True)
     inner = held_out.users[likes][first]
     liked = np.bincount(held_out.people[likes])[people]
-    known = likes & (held_out.items >= 0)
-    wanted = held_out.people[known] * np.int64(trainset.n_items) + held_out.items[known]
-    users_at_once = max(1, CELLS_AT_ONCE // trainset.n_items)
-    top = np.concatenate(
-        [
-            rank(model, inner[start : start + users_at_once], catalog)
-            for start in range(0, len(inner), users_at_once)
-        ]
-        or [np.empty((0, metrics.TOP), dtype=np.intp)]
-    )
-    hits = np.isin(people[:, None] * np.int64(trainset.n_items) + top, wanted) & (top >= 0)
+    most = max(MIN_LIST_USERS, MAX_CELLS // max(1, films))
+    if len(people) > most:
+        kept = np.sort(np.argsort(user_hashes(held_out.names[people]))[:most])
+        people, inner, liked = people[kept], inner[kept], liked[kept]
+    return _Readers(people, inner, liked)
+
+
+def _measure_lists(
+    measures: dict[tuple[str, str], dict[str, float]],
+    name: str,
+    top: NDArray[np.intp],
+    readers: _Readers,
+    held_out: _HeldOut,
+    trainset: ArrayTrainset,
+    films: int,
+) -> NDArray[np.float64]:
+    """Measure lists, (n, places), of which `films` could be shown; return the NDCG of each."""
+    known = (held_out.ratings >= metrics.LIKED) & (held_out.items >= 0)
+    size = np.int64(trainset.n_items)
+    wanted = held_out.people[known] * size + held_out.items[known]
+    hits = np.isin(readers.people[:, None] * size + top, wanted) & (top >= 0)
+    ndcg = metrics.ndcg(hits, readers.liked)
     counts = np.diff(trainset.by_item.starts)
     for group, rows in held_out.groups.items():
-        of_group = np.isin(people, held_out.people[rows])
-        if of_group.any():
-            good = hits[of_group], liked[of_group]
+        own = np.isin(readers.people, held_out.people[rows])
+        if own.any():
             measures[name, group] |= {
-                "ndcg": float(metrics.ndcg(*good).mean()),
-                "precision": float(metrics.precision(good[0]).mean()),
-                "recall": float(metrics.recall(*good).mean()),
-                "hit_rate": float(metrics.hit(good[0]).mean()),
-                "coverage": metrics.coverage(top[of_group], films),
-                "popularity": metrics.popularity(top[of_group], counts),
+                "ndcg": float(ndcg[own].mean()),
+                "precision": float(metrics.precision(hits[own]).mean()),
+                "recall": float(metrics.recall(hits[own], readers.liked[own]).mean()),
+                "hit_rate": float(metrics.hit(hits[own]).mean()),
+                "coverage": metrics.coverage(top[own], films),
+                "popularity": metrics.popularity(top[own], counts),
             }
-
-
-def rank(
-    model: SVD, users: NDArray[np.intp], catalog: frozenset[int] | None = None
-) -> NDArray[np.intp]:
-    """Return the first `metrics.TOP` films for each user, without those rated in the training.
-
-    Args:
-        model: a trained SVD.
-        users: inner ids; -1 for one that the model does not know.
-        catalog: the films to rank; None stands for all.
-    """
-    trainset = model.trainset
-    starts, items, _ = trainset.by_user
-    scores = np.where(users[:, None] >= 0, model.pu[users] @ model.qi.T, 0) + model.bi
-    seen = np.zeros(scores.shape, dtype=bool)
-    if catalog is not None:
-        seen[:] = ~np.isin(trainset.raw_items(), list(catalog))
-    for row, user in enumerate(users.tolist()):
-        if user >= 0:
-            seen[row, items[starts[user] : starts[user + 1]]] = True
-    return top_films(scores, seen, metrics.TOP)
+    return ndcg

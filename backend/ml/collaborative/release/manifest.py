@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 """Version of a release's form. A reader refuses a higher one; `schema.Manifest` declares it."""
 MANIFEST_FILE, MODEL_FILE, TRAINSET_FILE = "manifest.json", "svd_model.pkl", "cf_trainset.pkl"
-REPORT_FILE, HELD_OUT_FILE = "report.html", "held_out.npy"
+REPORT_FILE = "report.html"
+HELD_OUT = {"held_out": ("pair", "prediction"), "held_out_lists": ("films", "above")}
+"""Arrays of what a later build is compared with, and their fields: a hash and a number, see
+`evaluation.HoldOut.rows`."""
 MAX_NUMBER = 1e9
 """A number that is as large is none that a training gives, and products of such overflow."""
 ARRAYS = "arrays"

@@ -18,7 +18,7 @@ from .arrays import NAMES, OPTIONAL, RANKING, find_fault, ranking_from
 from .live import Live
 from .manifest import (
     ARRAYS,
-    HELD_OUT_FILE,
+    HELD_OUT,
     MANIFEST_FILE,
     MODEL_FILE,
     TOOL,
@@ -168,23 +168,25 @@ def read_served(live: Live, read: Callable[[Path], T]) -> T:
     return live.read_live(read)
 
 
-def read_held_out(folder: Path) -> NDArray[Any] | None:
-    """Return what a release keeps of its held-out fifth; None where it keeps nothing.
+def read_held_out(folder: Path) -> dict[str, NDArray[Any]]:
+    """Return what a release keeps of its held-out fifth, by name; older ones keep less.
 
     Raises:
         ReleaseError: see `open_verified` and `manifest.read_manifest`.
     """
     manifest = read_manifest(folder)
-    if HELD_OUT_FILE not in {entry["name"] for entry in manifest["files"]}:
-        return None
-    rows = _read_array(folder, manifest, HELD_OUT_FILE)
-    fields: Mapping[str, Any] = rows.dtype.fields or {}
-    kinds = [fields[name][0].str for name in ("pair", "prediction") if name in fields]
-    if kinds != ["<u8", "<f8"] or rows.ndim != 1 or not (abs(rows["prediction"]) < math.inf).all():
-        raise DamagedReleaseError(
-            f"{folder / HELD_OUT_FILE} has no predictions of held-out ratings: {_ADVICE}"
-        )
-    return rows
+    files = {entry["name"] for entry in manifest["files"]}
+    found = {}
+    for name, (key, number) in HELD_OUT.items():
+        file = f"{name}.npy"
+        if file not in files:
+            continue
+        rows = found[name] = _read_array(folder, manifest, file)
+        fields: Mapping[str, Any] = rows.dtype.fields or {}
+        kinds = [fields[field][0].str for field in (key, number) if field in fields]
+        if kinds != ["<u8", "<f8"] or rows.ndim != 1 or not (abs(rows[number]) < math.inf).all():
+            raise DamagedReleaseError(f"{folder / file} does not say what was held out: {_ADVICE}")
+    return found
 
 
 def load_arrays(

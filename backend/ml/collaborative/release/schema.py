@@ -17,7 +17,7 @@ Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)+[0-9A-Za-
 FileName = Annotated[
     str,
     StringConstraints(
-        pattern=r"^(arrays/[a-z_]+\.npy|held_out\.npy|svd_model\.pkl|cf_trainset\.pkl|report\.html)$"
+        pattern=r"^(arrays/[a-z_]+\.npy|held_out(_lists)?\.npy|svd_model\.pkl|cf_trainset\.pkl|report\.html)$"
     ),
 ]
 
@@ -120,6 +120,10 @@ class Model(_Part):
     )  # fmt: skip
     shape: Literal["item-only"] = _optional(
         "item-only: the release holds films and no users, who are folded in. Absent: both."
+    )
+    lists: Literal["ranking", "cold"] = _optional(
+        "What lists are made by. cold: what many like, as for a user nothing is known of, because "
+        "the ranking did not beat the most liked films on held-out ratings. Absent: ranking."
     )
 
 

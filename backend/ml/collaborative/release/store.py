@@ -121,7 +121,7 @@ class ReleaseStore(Live):
         *,
         draft: Mapping[str, Any] | None = None,
         report: str | None = None,
-        held_out: NDArray[Any] | None = None,
+        held_out: Mapping[str, NDArray[Any]] | None = None,
         keep: int = KEEP,
         forced: bool = False,
     ) -> Path:

@@ -21,7 +21,6 @@ from ..ratings import SAMPLE_PREFIX, Counts, is_app_user
 from .arrays import model_arrays, rated, raw_ids
 from .manifest import (
     ARRAYS,
-    HELD_OUT_FILE,
     ITEM_ONLY,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -162,7 +161,7 @@ def write_release(
     trainset: Trainset,
     *,
     report: str | None = None,
-    held_out: NDArray[Any] | None = None,
+    held_out: Mapping[str, NDArray[Any]] | None = None,
 ) -> Path:
     """Write a release to the folder `parent/ID`, which is there once it is whole on the disk.
 
@@ -194,8 +193,8 @@ def write_release(
         joblib.dump(rows, temporary / TRAINSET_FILE)
         for name, array in arrays.items():
             _write_array(temporary / ARRAYS / f"{name}.npy", array)
-        if held_out is not None:
-            _write_array(temporary / HELD_OUT_FILE, held_out)
+        for name, rows in (held_out or {}).items():
+            _write_array(temporary / f"{name}.npy", rows)
         if report is not None:
             (temporary / REPORT_FILE).write_text(report, encoding="utf-8")
         paths = sorted(path for path in temporary.rglob("*") if path.is_file())

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..algorithms.parts import parts_of
 from ..algorithms.svd import predict_pairs
-from ..evaluation import ALL, BIASES, LIKED, POPULAR, rank
+from ..evaluation import ALL, BIASES, COLD, COLD_LIST, LIKED, MOST_LIKED, make_lists
 from ..ratings import is_app_user, sources_of
 from .summary import COLUMNS, label
 
@@ -90,7 +91,7 @@ def render_report(
         label=label,
         liked=LIKED,
         biases=BIASES,
-        popular=POPULAR,
+        most_liked=MOST_LIKED,
         films=_film_lists(build, name),
         users=_examples(build, name),
         most_listed=MOST_LISTED,
@@ -106,6 +107,12 @@ def describe_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         (app if source["name"] == "app" else movielens).update(source)
     catalog = manifest["catalog"] or {}
     held_out = (manifest["metrics"] or [{}])[0]
+    lists = held_out
+    if manifest["model"].get("lists") == COLD_LIST:
+        cold = (
+            one for one in manifest["metrics"] if one["model"] == COLD.format(held_out["model"])
+        )
+        lists = next(cold, {})
     facts: dict[str, Any] = {
         "release": manifest["build_id"],
         "built": manifest["created"],
@@ -126,7 +133,7 @@ def describe_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         **(manifest["parameters"] or {}),
         "seed": manifest["seed"],
         "RMSE held out": held_out.get("rmse"),
-        "NDCG@10 held out": held_out.get("ndcg"),
+        "NDCG@10 held out": lists.get("ndcg"),
         **manifest["versions"],
         "git commit": manifest["git_commit"],
         "ratings SHA-256": data["table_sha256"],
@@ -217,11 +224,17 @@ def _examples(build: Content, name: Callable[..., Film]) -> list[dict[str, Any]]
     counts = counts[(counts > 0) & ~is_app_user(counts.index.to_series().astype("str"))]
     counts = counts.sort_index().sort_values(kind="stable")
     places = sorted({round(share * (len(counts) - 1)) for share in (0.1, 0.5, 0.9) if len(counts)})
-    examples = []
+    examples: list[dict[str, Any]] = []
+    ranking = parts_of(build.svd).ranking
+    if ranking is None:
+        return examples
+    way = "model"
+    served = COLD.format(way) if build.hold_out.lists.served == COLD_LIST else way
     for user in counts.index[places]:
         own = table[table["user_id"] == user].sort_values("rating", ascending=False, kind="stable")
         inner = np.array([trainset.to_inner_uid(user)])
-        top = rank(build.svd, inner)[0]
+        lists = make_lists(trainset, ranking, {way: build.svd}, inner, np.arange(trainset.n_items))
+        top = lists[served][0]
         top = top[top >= 0]
         stars = predict_pairs(build.svd, np.repeat(inner, len(top)), top)
         best = own.head(TOP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..coverage import measure_coverage
-from ..evaluation import ALL, TUNING_FOLDS
+from ..evaluation import ALL, TUNING_FOLDS, describe_lists
 from ..paths import from_here
 from ..ratings import APP, GIVEN, NOT_APP_PREFIX, SAMPLE_NOTICE
 from ..release import MODEL_FILE, REPORT_FILE, TRAINSET_FILE
@@ -67,6 +67,7 @@ def describe_build(
         lines += _column("Catalog", measure_coverage(films, rated, {}).describe())
     if verdict.held_out:
         lines += describe_errors(verdict.held_out.scores)
+        lines.append(f"Lists     {describe_lists(verdict.held_out.lists)}")
     if not item_only:
         lines.append(f"Check     {_describe_known_pair(svd, table)}")
     failed = [f"{check.text}: published by force" for check in verdict.checks if not check.passed]

@@ -115,9 +115,14 @@ class Snapshot:
         return self.rated_by(user)[0]
 
     def rank_user(self, user: str | UUID | FoldedUser) -> RankedUser | None:
-        """Return the user as the ranking knows them; None where the release has no ranking."""
+        """Return the user as the ranking knows them; None where the release has no ranking.
+
+        In a release of the cold list it knows nothing of any user.
+        """
         if self.ranking is None:
             return None
+        if self.is_cold:
+            return ranking_scores.fold_in(self.ranking, (), ())
         if isinstance(user, FoldedUser):
             return self.refold(user).ranked
         return ranking_scores.fold_in(self.ranking, *self.rated_by(user))
@@ -148,7 +153,14 @@ class Snapshot:
         """
         seen = self.rows_seen_by(user)
         scores = score_films(self.ranking, self.rank_user(user), seen, stars, self.threshold)
-        return over_best(scores / self.counts**novelty, seen) if novelty else scores
+        if novelty:
+            scores /= self.counts**novelty
+        return over_best(scores, seen) if novelty or self.is_cold else scores
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether lists are what many like, for all users; see the manifest's `model.lists`."""
+        return bool(self.manifest["model"].get("lists") == "cold")
 
     @property
     def threshold(self) -> float:
