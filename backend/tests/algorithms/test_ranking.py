@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import joblib
 import numpy as np
@@ -25,13 +26,12 @@ from ml.collaborative.algorithms.ranking_scores import (
     score,
     score_users,
 )
-from ml.collaborative.algorithms.svd import fit_svd
+from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import InputError
-from ml.collaborative.evaluation import metrics
-from ml.collaborative.evaluation.splits import k_folds, new_users
+from ml.collaborative.evaluation.protocol import evaluate
+from ml.collaborative.evaluation.splits import Split, k_folds, new_users
 from ml.collaborative.ratings import make_ratings
-from ml.collaborative.top_n import top_films
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
 ARRAYS = ("q", "gram", "mean_vector", "head", "weights", "cold")
@@ -284,40 +284,20 @@ def test_scores_need_numpy_alone() -> None:
     assert done.stdout == "[]\n"
 
 
-def mean_ndcg(table: pd.DataFrame, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
-    """Of the ranking with an SVD's stars, and of the most liked films."""
-    trainset = make_trainset(table.iloc[train])
-    svd = fit_svd(trainset, factors=100, epochs=20, lr=0.005, reg=0.02, seed=0)
-    ranking = fit_ranking(trainset, 0)
-    held_out = table.iloc[test]
-    likes = held_out[held_out["rating"] >= metrics.LIKED]
-    people, _ = pd.factorize(likes["user_id"])
-    inner, items = trainset.find(likes)
-    users = inner[np.unique(people, return_index=True)[1]]
-    wanted, seen = np.zeros((2, len(users), trainset.n_items), dtype=bool)
-    wanted[people[items >= 0], items[items >= 0]] = True
-    folded = [fold_in(ranking, *rated_by(trainset, user)) for user in users]
-    for row, user in enumerate(folded):
-        seen[row, user.rows] = True
-    stars = trainset.global_mean + svd.bu[users, None] + svd.bi + svd.pu[users] @ svd.qi.T
-    _, films, ratings = trainset.by_user
-    most_liked = np.bincount(films, ratings >= metrics.LIKED, trainset.n_items)
-    found = []
-    for scores in (score_users(ranking, folded, stars), np.tile(most_liked, (len(users), 1))):
-        top = top_films(scores, seen, metrics.TOP)
-        hits = np.take_along_axis(wanted, top, axis=1)
-        found.append(float(metrics.ndcg(hits, np.bincount(people)).mean()))
-    return found[0], found[1]
+def mean_ndcg(table: pd.DataFrame, splits: Sequence[Split]) -> tuple[float, float]:
+    """Of the lists with the plan's SVD, and of the most liked films."""
+    scores = evaluate(table, splits, {"SVD": make_training(ALGORITHMS["svd"]).fit})
+    ndcg = {score.model: score.measures.ndcg for score in scores}
+    return ndcg["SVD"], ndcg["most liked"]
 
 
 def test_lists_of_real_ratings_are_far_better_than_the_most_liked_films(
     real_ratings: pd.DataFrame,
 ) -> None:
     """On folds, and for new users with 10 ratings, who are folded in as a service does it."""
-    folds = [mean_ndcg(real_ratings, *fold) for fold in list(k_folds(len(real_ratings), 5, 0))[:2]]
-    ours, most_liked = np.mean(folds, axis=0)
+    ours, most_liked = mean_ndcg(real_ratings, list(k_folds(len(real_ratings), 5, 0))[:2])
     assert 0.37 < ours < 0.42
     assert ours > most_liked + 0.17
-    ours, most_liked = mean_ndcg(real_ratings, *new_users(real_ratings["user_id"], 10, 0))
+    ours, most_liked = mean_ndcg(real_ratings, [new_users(real_ratings["user_id"], 10, 0)])
     assert 0.53 < ours < 0.60
     assert ours > most_liked + 0.1

@@ -37,7 +37,7 @@ def trained() -> tuple[SVD, Trainset]:
 def release(trained: tuple[SVD, Trainset], tmp_path_factory: pytest.TempPathFactory) -> Path:
     held_out = np.zeros(3, dtype=[("pair", "<u8"), ("prediction", "<f8")])
     models = tmp_path_factory.mktemp("models")
-    return ReleaseStore(models).publish(*trained, held_out=held_out)
+    return ReleaseStore(models).publish(*trained, held_out={"held_out": held_out})
 
 
 @pytest.fixture
@@ -239,11 +239,11 @@ def test_an_error_that_is_none_is_refused(folder: Path, rmse: object) -> None:
      np.zeros(3, dtype=[("pair", "<f8"), ("prediction", "<f8")])],
 )  # fmt: skip
 def test_held_out_predictions_that_are_none_are_refused(folder: Path, rows: Array) -> None:
-    assert read_held_out(folder) is not None
+    assert len(read_held_out(folder)["held_out"]) == 3
     file = io.BytesIO()
     np.save(file, rows)
     put(folder, "held_out.npy", file.getvalue())
-    with pytest.raises(DamagedReleaseError, match=r"held_out\.npy has no predictions of held-out"):
+    with pytest.raises(DamagedReleaseError, match=r"held_out\.npy does not say what was held out"):
         read_held_out(folder)
 
 
