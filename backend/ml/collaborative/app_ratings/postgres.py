@@ -11,18 +11,19 @@ import threading
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from pydantic import SecretStr
 
 from ..errors import SourceError
 from ..progress import progress_bar
 from ..ratings import COLUMNS
-from .retries import TryAgainError, with_retries
+from .retries import ADVICE, PASSING, TryAgainError, with_retries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pyarrow as pa
-    from pydantic import SecretStr
 
     from ..settings import AppTable
 
@@ -41,24 +42,43 @@ SELECT = """select format('select %I::text, %I::text, %I::text from %I.%I',
 """Makes the statement that reads; Postgres itself quotes the names."""
 BATCH = 1 << 20
 """Bytes of a batch, roughly: so much fits into the processor's cache."""
-USABLE = (
-    "SUPABASE_DB_URL is invalid: expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE with one "
-    "host, libpq's parameters after a '?', and special characters in the password written as %XX "
-    "(a '%' as %25)"
+EXPECTED = (
+    "expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE with one host, libpq's parameters "
+    "after a '?', and special characters in the password written as %XX (a '%' as %25)"
 )
+FOREIGN = {
+    "pgbouncer", "schema", "connection_limit", "pool_timeout", "pool_mode", "ssl", "sslaccept",
+    "socket_timeout", "statement_cache_size", "statement_timeout", "prepared_statements",
+    "currentSchema", "prepareThreshold", "supa", "uselibpqcompat",
+}  # fmt: skip
+"""Parameters of other clients (Prisma, JDBC, node-postgres), which libpq refuses."""
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-PASSING = ("08", "40", "53", "55", "57")
-"""SQLSTATE classes of errors that can pass: connections, conflicts, resources, locks, shutdowns."""
 LASTING = {
     "certificate": "the server's certificate is not what sslmode and sslrootcert ask for",
-    "authentication failed": "check its user and password",
+    "authentication failed": "authentication failed: check its user and password",
     "no password supplied": "it needs a password",
-    "does not exist": "check its user and database",
-    "Tenant or user not found": "check its user (postgres.PROJECT on a pooler) and host",
+    "does not exist|not permitted|denied": "check its user and database",
+    "enant.* not found": "check its user (postgres.PROJECT on a pooler) and host",
     "no pg_hba.conf entry": "the server refuses this user, address or a connection without TLS",
     "does not support SSL": "the server has no TLS; without it, say ?sslmode=disable",
+    "could not parse network address": "its hostaddr is not an address in numbers",
 }
-"""Parts of libpq's messages on connections that will fail again, and what to do."""
+"""Parts of libpq's messages on connections that will fail again, and what to say."""
+PROJECT = "check host and port in SUPABASE_DB_URL, and that the project is not paused"
+NOT_FOUND = "unreachable|No route|translate host"
+UNREACHED = {
+    "Connection refused": f"Connection refused; {PROJECT}",
+    NOT_FOUND: "the host cannot be reached or has no address; check the host in SUPABASE_DB_URL",
+    "timeout expired|timed out": f"timeout expired; {PROJECT}",
+    "closed the connection|reset by peer|EOF": "the connection was cut",
+    "starting up|shutting down|not accepting|recovery": "the database is starting or ending",
+    "too many|connection slots|[Mm]ax ?[Cc]lient": "the database has no connection left",
+}
+"""Of those on connections that can be made later."""
+IPV6 = (
+    "the host cannot be reached; db.PROJECT.supabase.co has IPv6 only: from a network without IPv6 "
+    "use the connection string of the pooler"
+)
 UNUSABLE = re.compile(
     r"(^|failed: )(invalid|missing|unrecognized|unexpected|forbidden|.*definition of service)"
 )
@@ -84,27 +104,44 @@ def read_rows(url: SecretStr, names: AppTable) -> pa.Table:
     """
     import pyarrow as pa
 
-    address = _complete(url.get_secret_value())
+    address = _complete(url)
     batches = with_retries(lambda: _read(address, names), "Postgres")
     text = pa.dictionary(pa.int32(), pa.string())
     return pa.Table.from_batches(batches, pa.schema([(name, text) for name in COLUMNS]))
 
 
-def _complete(url: str) -> str:
+def _complete(url: SecretStr) -> SecretStr:
     """Return the URL with defaults for the parameters that it does not set.
 
     Raises:
         SourceError: it is invalid.
     """
+    complete, wrong = _look_at(url)
+    if complete:
+        return complete
+    raise SourceError(f"SUPABASE_DB_URL {wrong}: {EXPECTED}")
+
+
+def _look_at(url: SecretStr) -> tuple[SecretStr | None, str]:
+    """Return the URL with defaults, or what is wrong with it.
+
+    No error leaves this function: its traceback could show the password.
+    """
+    text = url.get_secret_value()
+    if not re.match("postgres(ql)?://", text):
+        return None, "does not begin with postgresql://"
+    if "#" in text:
+        return None, "has a '#', which is %23 in a password"
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(text)
         query = _parameters(parts.query)
         host, _ = parts.hostname or query.get("host"), parts.port
     except ValueError:
-        raise SourceError(USABLE) from None
-    misplaced = parts.fragment or "@" in parts.path or parts.netloc.count("@") > 1
-    if parts.scheme not in {"postgresql", "postgres"} or not host or misplaced:
-        raise SourceError(USABLE)
+        return None, "is invalid"
+    if "@" in parts.path or parts.netloc.count("@") > 1:
+        return None, "has an '@' too many, which is %40 in a password"
+    if not host:
+        return None, "has no host"
     places = [query.get("host") or host, query.get("hostaddr") or "::1"]
     here = all(place in LOOPBACK or place.startswith("/") for place in places)
     given = {
@@ -116,7 +153,7 @@ def _complete(url: str) -> str:
         "client_encoding": "UTF8",
         "application_name": "ml.build_collaborative",
     } | query
-    return urlunsplit(parts._replace(query=urlencode(given, quote_via=quote)))
+    return SecretStr(urlunsplit(parts._replace(query=urlencode(given, quote_via=quote)))), ""
 
 
 def _parameters(query: str) -> dict[str, str]:
@@ -129,7 +166,7 @@ def _parameters(query: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def _read(url: str, names: AppTable) -> list[pa.RecordBatch]:
+def _read(url: SecretStr, names: AppTable) -> list[pa.RecordBatch]:
     """Return all rows, read in a thread: so a silent server or Ctrl-C ends the wait."""
     reading = _Reading(url, names)
     threading.Thread(target=reading.run, daemon=True).start()
@@ -149,7 +186,7 @@ def _read(url: str, names: AppTable) -> list[pa.RecordBatch]:
 class _Reading:
     """One attempt to read, in a thread of its own."""
 
-    def __init__(self, url: str, names: AppTable) -> None:
+    def __init__(self, url: SecretStr, names: AppTable) -> None:
         self.url, self.names = url, names
         self.found: SimpleQueue[pa.RecordBatch | BaseException | None] = SimpleQueue()
         self.connection: Any = None
@@ -191,7 +228,7 @@ class _Reading:
         from adbc_driver_postgresql import dbapi
 
         try:
-            self.connection = dbapi.connect(self.url)
+            self.connection = dbapi.connect(self.url.get_secret_value())
         except adbc_driver_manager.Error as error:
             raise _explain_connection(str(error), self.url) from None
         names = self.names
@@ -216,32 +253,28 @@ class _Reading:
             raise _explain(error, names) from None
 
 
-def _explain_connection(said: str, url: str) -> Exception:
-    """Describe in a line why the connection failed."""
-    said = said.partition("Failed to connect: ")[2].partition("Is the server running")[0]
-    said = " ".join(said.split()).rstrip(".")
+def _explain_connection(said: str, url: SecretStr) -> Exception:
+    """Describe in a line why the connection failed, without libpq's text.
+
+    That quotes hosts, addresses, users and parameters, each of which can be a misplaced password.
+    """
+    said = " ".join(said.partition("Failed to connect: ")[2].split())
+    found = re.search('invalid URI query parameter: "(.*)"', said)
+    if found and found[1] in FOREIGN:
+        return SourceError(f"SUPABASE_DB_URL has another client's parameter {found[1]}: remove it")
+    if found:
+        return SourceError(f"SUPABASE_DB_URL has a parameter that is not libpq's: {EXPECTED}")
     if UNUSABLE.search(said):
-        return SourceError(USABLE)
-    parts = urlsplit(url)
-    given = _parameters(parts.query)
-    advice = next((advice for text, advice in LASTING.items() if text in said), None)
-    host = given.get("host") or parts.hostname or ""
-    if host.endswith(".supabase.co") and re.search(r"unreachable|No route|translate host", said):
-        said += (
-            "; db.PROJECT.supabase.co has IPv6 only: from a network without IPv6 use the "
-            "connection string of the pooler"
-        )
-    elif "translate host" in said:
-        said += "; check the host in SUPABASE_DB_URL"
-    elif "Connection refused" in said:
-        said += "; check host and port in SUPABASE_DB_URL, and that the project is not paused"
-    secrets = [unquote(parts.password or ""), parts.password]
-    for secret in (*secrets, given.get("password"), given.get("sslpassword")):
-        if secret:
-            said = said.replace(secret, "***")
-    if advice:
-        return SourceError(f"Postgres refused: {said}. SUPABASE_DB_URL: {advice}")
-    return TryAgainError(said)
+        return SourceError(f"SUPABASE_DB_URL is invalid: {EXPECTED}")
+    said = re.sub('"[^"]*"', "", said)
+    for text, advice in LASTING.items():
+        if re.search(text, said):
+            return SourceError(f"Postgres refused: SUPABASE_DB_URL: {advice}")
+    host = urlsplit(url.get_secret_value()).hostname or ""
+    if host.endswith(".supabase.co") and re.search(NOT_FOUND, said):
+        return TryAgainError(IPV6)
+    reasons = (reason for text, reason in UNREACHED.items() if re.search(text, said))
+    return TryAgainError(next(reasons, "the connection failed; see the database's log"))
 
 
 def _explain(error: Exception, names: AppTable) -> Exception:
@@ -252,9 +285,7 @@ def _explain(error: Exception, names: AppTable) -> Exception:
             f"the user of SUPABASE_DB_URL may not read all of {names}: it needs select, and "
             "row-level security must not apply to it (the table's owner, or a role with bypassrls)"
         ),
-        "42P01": names.expected,
-        "3F000": names.expected,
-        "42703": names.expected,
+        **dict.fromkeys(("42P01", "3F000", "42703"), names.expected),
     }.get(code)
     if advice:
         return SourceError(f"Postgres refused (code {code}): {advice}")
@@ -264,5 +295,6 @@ def _explain(error: Exception, names: AppTable) -> Exception:
             "see the database's log"
         )
     if not code or code.startswith(PASSING):
-        return TryAgainError(f"code {code}" if code else "the connection broke")
+        what = f"code {code}" if code else "the connection broke"
+        return TryAgainError(what, advice=ADVICE.get(code, ""))
     return SourceError(f"Postgres refused (code {code}): see the database's log")
