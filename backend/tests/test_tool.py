@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import interrupt
+from helpers import BACKEND, interrupt
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TOOL = "ml.collaborative"
@@ -44,6 +45,13 @@ def test_a_new_users_list_is_of_the_stars_that_are_named(run: Run, models: Path)
     assert liked == "  liked  Toy Story (1995), Finding Nemo (2003)"
     assert len(films) == 3
     assert not any("Toy Story (1995)" in film for film in films)
+    done = run(TOOL, "recommend", *stars, "5=4", "7=4", "-n", "3", "--models-dir", models)
+    assert done.stderr == (
+        "WARNING: the release does not know film 5, 7: such ratings say nothing\n"
+    )
+    assert done.stdout.splitlines()[2:] == films
+    done = run(TOOL, "recommend", "--stars", "5=4", "--models-dir", models)
+    assert done.stderr.endswith("such ratings say nothing; this is anyone's list\n")
 
 
 def test_an_unknown_user_gets_anyones_list_and_a_warning(run: Run, models: Path) -> None:
@@ -56,7 +64,8 @@ def test_an_unknown_user_gets_anyones_list_and_a_warning(run: Run, models: Path)
 def test_similar_films_have_titles(run: Run, models: Path) -> None:
     films = ask(run, "similar", "862", "-n", "3", "--models-dir", models)
     assert len(films) == 3
-    assert all(re.fullmatch(r"\d +.+ \(\d{4}\)  -?[01]\.\d\d", film) for film in films)
+    assert all(re.fullmatch(r"\d +.+ \(\d{4}\) +-?[01]\.\d\d", film) for film in films)
+    assert len({*map(len, films)}) == 1  # aligned
     done = run(TOOL, "similar", "999999", "--models-dir", models)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (
@@ -147,4 +156,24 @@ def test_without_the_set_s_files_films_go_by_their_ids(
     )  # fmt: skip
     assert done.returncode == 0
     assert done.stderr.startswith("WARNING: no titles of ml-100k (")
-    assert all(re.fullmatch(r"\d +TMDB \d+  \d\.\d\d", film) for film in done.stdout.splitlines())
+    assert all(re.fullmatch(r"\d +TMDB \d+ +\d\.\d\d", film) for film in done.stdout.splitlines())
+
+
+def test_releases_and_lists_are_shown_where_only_numpy_is_installed(models: Path) -> None:
+    """As in the environment of a service."""
+    code = (
+        "import sys\n"
+        "for name in ('surprise', 'pandas', 'joblib', 'numba', 'scipy', 'pydantic', 'filelock',"
+        " 'threadpoolctl', 'jinja2'): sys.modules[name] = None\n"
+        "from ml.collaborative.__main__ import main\n"
+        "for command in ('releases', 'recommend ml_sample_1 -n 2', 'recommend --stars 862=5 -n 2',"
+        " 'similar 862 -n 2'):\n"
+        "    assert main([*command.split(), '--models-dir', sys.argv[1]]) == 0, command"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, models], cwd=BACKEND, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "WARNING: no titles: the package pandas is not installed\n" * 3
+    assert len(re.findall("TMDB \\d+", done.stdout)) >= 6

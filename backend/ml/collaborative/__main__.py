@@ -8,6 +8,7 @@ if __name__ == "__main__":
     process.begin()
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import cli, files
@@ -166,16 +167,26 @@ def _tune(args: argparse.Namespace) -> None:
 
 
 def _load_model(args: argparse.Namespace) -> tuple[CollaborativeModel, dict[int, str]]:
-    """Return the live model, and titles by TMDB id of the sets it was trained on."""
+    """Return the live model, and titles by TMDB id of the sets it was trained on.
+
+    Without pandas, as where only NumPy is installed, there are no titles, with a warning.
+    """
     from . import datasets
     from .serving import load_collaborative
 
     model = load_collaborative(args.models_dir)
     titles: dict[int, str] = {}
-    for source in reversed(model.manifest["data"]["sources"]):
-        if source["name"] in datasets.NAMES:
-            titles |= datasets.read_titles(source["name"], args.data_dir)
+    try:
+        for source in reversed(model.manifest["data"]["sources"]):
+            if source["name"] in datasets.NAMES:
+                titles |= datasets.read_titles(source["name"], args.data_dir)
+    except ModuleNotFoundError as error:
+        cli.logger.warning("no titles: the package %s is not installed", error.name)
     return model, titles
+
+
+def _title(titles: dict[int, str], film: int) -> str:
+    return titles.get(film, f"TMDB {film}")
 
 
 def _recommend(args: argparse.Namespace) -> None:
@@ -187,14 +198,19 @@ def _recommend(args: argparse.Namespace) -> None:
     user: str | FoldedUser
     if args.stars:
         user, name, rated = model.fold_in(dict(args.stars)), "a new user", dict(args.stars)
+        unknown = [str(film) for film in rated if not model.knows_movie(film)]
+        if unknown:
+            cli.logger.warning(
+                "the release does not know film %s: such ratings say nothing%s",
+                ", ".join(unknown),
+                "; this is anyone's list" if len(unknown) == len(rated) else "",
+            )
     else:
         user, name, rated = args.user, args.user, _stars_of(model, args.user)
         if not model.knows_user(args.user):
             cli.logger.warning("the release does not know this user: this is anyone's list")
 
-    def title(film: int) -> str:
-        return titles.get(film, f"TMDB {film}")
-
+    title = partial(_title, titles)
     liked = [film for film in sorted(rated, key=lambda film: -rated[film]) if rated[film] >= LIKED]
     films = [(title(film.movie_id), film.stars) for film in model.recommend(user, args.n)]
     cli.print_result(describe_list(name, list(map(title, liked[: cli.SHOWN])), films))
@@ -208,14 +224,14 @@ def _stars_of(model: CollaborativeModel, user: str) -> dict[int, float]:
 
 
 def _similar(args: argparse.Namespace) -> None:
+    from .report import describe_similar
+
     model, titles = _load_model(args)
     if not model.knows_movie(args.film):
         raise InputError(f"the release does not know film {args.film}: it has no ratings of it")
+    films = model.similar(args.film, args.n)
     cli.print_result(
-        [
-            f"{n:<3} {titles.get(film.movie_id, f'TMDB {film.movie_id}')}  {film.score:.2f}"
-            for n, film in enumerate(model.similar(args.film, args.n), 1)
-        ]
+        describe_similar([(_title(titles, film.movie_id), film.score) for film in films])
     )
 
 

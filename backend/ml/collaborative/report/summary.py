@@ -1,11 +1,13 @@
-"""The lines a build ends with, for people."""
+"""The lines a build ends with, for people.
+
+What needs scikit-surprise is imported when it is first used: lists and releases are shown without.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..coverage import measure_coverage
-from ..evaluation import ALL, TUNING_FOLDS, describe_lists
 from ..paths import from_here
 from ..ratings import APP, GIVEN, NOT_APP_PREFIX, SAMPLE_NOTICE
 from ..release import MODEL_FILE, REPORT_FILE, TRAINSET_FILE
@@ -45,6 +47,8 @@ def describe_build(
         verdict: what the gate said.
         seconds: that the build took.
     """
+    from ..evaluation import describe_lists
+
     data = verdict.manifest["data"]
     kept = {source["name"]: source["kept"] for source in data["sources"]}
     app = kept.pop(APP, 0)
@@ -132,6 +136,8 @@ def describe_rollback(live: str, before: str | None) -> str:
 
 def describe_errors(scores: Sequence[Score]) -> list[str]:
     """Return the errors on held-out ratings, a line for each model that predicts stars."""
+    from ..evaluation import ALL
+
     return _column(
         "Errors",
         [
@@ -167,6 +173,8 @@ def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]
 
 def label(score: Score) -> str:
     """Return the model's name; for a group of users with the group and its ratings."""
+    from ..evaluation import ALL
+
     if score.users == ALL:
         return score.model
     return f"{score.model}, {score.users} ({score.ratings:,})"
@@ -183,6 +191,8 @@ def describe_tuning(
         asked: how many trials were to be made.
         minutes: the time after which none went on.
     """
+    from ..evaluation import TUNING_FOLDS
+
     tried = f"{len(trials):,} sets"
     if len(trials) < asked:
         tried = f"{len(trials):,} of {asked:,} sets (stopped after {minutes:g} minutes)"
@@ -220,3 +230,9 @@ def describe_list(user: str, liked: Sequence[str], films: Sequence[tuple[str, fl
         *([f"  liked  {', '.join(liked)}"] if liked else []),
         *(f"  {n:<5}  {title:{width}}  {stars:.1f}" for n, (title, stars) in enumerate(films, 1)),
     ]
+
+
+def describe_similar(films: Sequence[tuple[str, float]]) -> list[str]:
+    """Return a numbered line for each film, from its title and how similar it is, -1 to 1."""
+    width = max((len(title) for title, _ in films), default=0)
+    return [f"{n:<3} {title:{width}}  {score:5.2f}" for n, (title, score) in enumerate(films, 1)]
