@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="train by ALS there: spark://HOST:PORT, yarn, … (default local[*])")  # fmt: skip
     spark("--ratings", type=cli.hadoop_path, metavar="PATH",
         help="ratings in place of MovieLens's and the app's: Parquet, .csv or jdbc:")  # fmt: skip
-    spark("--item-only", type=cli.hadoop_path, nargs="?", const="", metavar="PATH",
+    spark("--item-only", type=cli.hadoop_path, nargs="?", const=True, metavar="PATH",
         help="release no users (they are folded in); write their vectors to PATH")  # fmt: skip
     spark("--checkpoint-dir", type=cli.hadoop_path, metavar="PATH",
         help="keep stages that are done, so that a build that was killed resumes")  # fmt: skip

@@ -147,6 +147,6 @@ def _make_spark_options(args: argparse.Namespace) -> SparkOptions | None:
         master=args.spark or None,
         ratings=args.ratings,
         item_only=args.item_only is not None,
-        user_vectors=args.item_only or None,
+        user_vectors=None if args.item_only is True else args.item_only,
         checkpoint_dir=args.checkpoint_dir,
     )
