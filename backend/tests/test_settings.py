@@ -11,7 +11,13 @@ import pytest
 from helpers import BACKEND
 
 from ml.collaborative.errors import InputError
-from ml.collaborative.settings import PREFIXES, Settings, describe_unknown, read_settings
+from ml.collaborative.settings import (
+    PREFIXES,
+    AppTable,
+    Settings,
+    describe_unknown,
+    read_settings,
+)  # fmt: skip
 
 
 def test_the_environment_wins_over_the_file(
@@ -81,9 +87,21 @@ def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("SUPABASE_URL=https://<project>.supabase.co", ", SUPABASE_URL: the value has a placeh"),
         ("SUPABASE_URL=http://[::1]:8000", None),
         ("SUPABASE_SERVICE_ROLE_KEY=<s3cret>", ", SUPABASE_SERVICE_ROLE_KEY: the value has a p"),
-        ("APP_RATINGS_SCALE=0..5", ", APP_RATINGS_SCALE: found 0..5, expected one of 0.5-5, 1-5"),
+        ("APP_RATINGS_SCALE=0..5", ", APP_RATINGS_SCALE: expected one of 0.5-5, 1-5"),
+        ("APP_RATINGS_SCALE=483920", ", APP_RATINGS_SCALE: expected one of 0.5-5, 1-5"),
+        ("SUPABASE_URL=https://PROJECT.supabase.co", ", SUPABASE_URL: the value has a placeholder"),
+        ("SUPABASE_URL=https://your-project.supabase.co", ", SUPABASE_URL: the value has a placeh"),
+        ("SUPABASE_SERVICE_ROLE_KEY=your-service-role-key", ", SUPABASE_SERVICE_ROLE_KEY: the val"),
+        ("SUPABASE_URL=eyJs3crets3cret", ", SUPABASE_URL: found what looks like a secret"),
+        ("SUPABASE_URL=sb_secret_s3cret", ", SUPABASE_URL: found what looks like a secret"),
+        ("SUPABASE_URL=postgresql://u:s3cret@h/d", ", SUPABASE_URL: found what looks like a sec"),
+        ("MOVIELENS_BASE_URL=eyJs3crets3cret", ", MOVIELENS_BASE_URL: found what looks like"),
+        ("APP_RATINGS_ROLE=eyJs3crets3cret", ", APP_RATINGS_ROLE: found what looks like a secret"),
+        ("APP_RATINGS_TABLE=sb_ratings", None),
+        ("\ufeffSUPABASE_URL=s3cret", ": the name has an invisible character in it: delete it"),
+        ("SUPABASE\u200b_URL=s3cret", ": the name has an invisible character in it: delete it"),
         ("APP_RATINGS_SCALE=s3cret", ", APP_RATINGS_SCALE: expected one of 0.5-5, 1-5, 1-10, thu"),
-        ("APP_RATINGS_TABLE=eyJs3cret", ", APP_RATINGS_TABLE: expected a name of at most 63"),
+        ("APP_RATINGS_TABLE=eyJs3cret", ", APP_RATINGS_TABLE: found what looks like a secret"),
         ("APP_RATINGS_USER=" + "s3cret" * 11, ", APP_RATINGS_USER: expected a name of at most"),
     ],
 )
@@ -122,6 +140,48 @@ def test_what_is_no_readable_file_in_place_of_env_is_an_error(env_file: Path) ->
         read_settings(env_file)
 
 
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_first_setting_is_read_whatever_an_editor_puts_before_it(
+    env_file: Path, mark: str, end: str
+) -> None:
+    """python-dotenv on its own loses it after a byte-order mark, up to version 1.2.2."""
+    lines = ["SUPABASE_URL=https://x.supabase.co\u200b", "APP_RATINGS_TABLE=\u00a0stars", ""]
+    env_file.write_bytes((mark + end.join(lines)).encode())
+    settings = read_settings(env_file)
+    assert settings.supabase_url == "https://x.supabase.co"
+    assert settings.app_ratings_table == "stars"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_that_powershell_wrote_is_an_error(env_file: Path, encoding: str) -> None:
+    env_file.write_bytes("SUPABASE_URL=https://x.supabase.co\n".encode(encoding))
+    with pytest.raises(InputError, match="not UTF-8; save the file as UTF-8"):
+        read_settings(env_file)
+
+
+def test_bytes_that_are_not_utf_8_in_the_environment_are_an_error(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SUPABASE_DB_URL", "SUPABASE_URL", "APP_RATINGS_TABLE"):
+        monkeypatch.setenv(name, os.fsdecode(b"postgresql://u:s3cr\xe9t@h/d"))
+        with pytest.raises(InputError) as failed:
+            read_settings(env_file)
+        assert str(failed.value) == (
+            f"the environment, {name}: the value is not UTF-8: write it in UTF-8 (in a URL, other "
+            "letters as %XX)"
+        )
+        monkeypatch.delenv(name)
+
+
+def test_names_that_could_be_secrets_are_not_shown() -> None:
+    for name in ("ratings", "Rated films", "user.id", "my-app", "bewertungen_2024", "étoiles"):
+        assert AppTable(table=name).shown.table == name
+    for name in ("s3cretS3cret", "Tr0ub4dor&3", "p@ssword", "x7d9f2k1", "it's; drop table x --"):
+        assert str(AppTable(table=name)) == "public...."
+        assert name not in AppTable(table=name, user=name).expected
+
+
 @pytest.mark.parametrize("quote", ["'", '"'])
 def test_quotes_that_docker_leaves_in_are_an_error(
     env_file: Path, monkeypatch: pytest.MonkeyPatch, quote: str
@@ -149,6 +209,13 @@ def test_quotes_that_docker_leaves_in_are_an_error(
         ("SUPABASE_DB_URL=x\nSUPABASE_UR=x", "SUPABASE_UR", "SUPABASE_URL"),
         ("SUPABASE_DB_URL=x\nAPP_RATINGS_SCALES=x", "APP_RATINGS_SCALES", "APP_RATINGS_SCALE"),
         ("NEXT_PUBLIC_SUPABASE_URL=x\nSUPABASE_URL=", None, None),
+        ("SUPABASE_SERVICE_KEY=x", "SUPABASE_SERVICE_KEY", "SUPABASE_SERVICE_ROLE_KEY"),
+        ("SUPABASE_SERVICE_ROLE=x", "SUPABASE_SERVICE_ROLE", "SUPABASE_SERVICE_ROLE_KEY"),
+        ("SUPABSE_URL=x", "SUPABSE_URL", "SUPABASE_URL"),
+        ("APP_RATING_SCALE=x", "APP_RATING_SCALE", "APP_RATINGS_SCALE"),
+        ("APP_RATINGS_COLUMN=x", "APP_RATINGS_COLUMN", "APP_RATINGS_ROLE"),
+        ("MOVIELENS_URL=x", "MOVIELENS_URL", "MOVIELENS_BASE_URL"),
+        ("DATABASE_URL=x\nMODELS_DIR=x\nSCALE=x", None, None),
     ],
 )
 def test_a_name_that_begins_like_ours_and_is_not_is_warned_of(
@@ -174,6 +241,5 @@ def test_a_build_with_settings_that_cannot_be_read_ends_with_3(
     done = run("ml.build_collaborative", "--models-dir", tmp_path, APP_RATINGS_SCALE="1..5")
     assert done.returncode == 3
     assert done.stderr == (
-        "error: the environment, APP_RATINGS_SCALE: found 1..5, expected one of 0.5-5, 1-5, 1-10, "
-        "thumbs\n"
+        "error: the environment, APP_RATINGS_SCALE: expected one of 0.5-5, 1-5, 1-10, thumbs\n"
     )

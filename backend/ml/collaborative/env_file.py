@@ -50,6 +50,8 @@ def names_in(path: Path) -> dict[str, int]:
     except UnicodeDecodeError as error:
         line = 1 + data.count(b"\n", 0, error.start)
         raise InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
+    if "\0" in text:  # UTF-16 without a byte-order mark
+        raise InputError(f"{path}: not UTF-8; save the file as UTF-8")
     found = {}
     for binding in parse_stream(io.StringIO(text)):
         said = binding.original.string
@@ -60,6 +62,12 @@ def names_in(path: Path) -> dict[str, int]:
         if binding.error or (alone and not re.fullmatch(PASSED_ON, binding.key or "")):
             raise InputError(f"{path}, line {line}{_variable(said)}: {_malformed(said)}")
         if binding.key is not None:
+            # A byte-order mark, where files were put together, or a character from a web page.
+            if not binding.key.isprintable():
+                raise InputError(
+                    f"{path}, line {line}: the name has an invisible character in it: delete it, "
+                    "and type the name anew"
+                )
             found[binding.key.upper()] = line
     return found
 

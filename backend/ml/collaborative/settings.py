@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -20,18 +21,25 @@ if TYPE_CHECKING:
 Scale = Literal["0.5-5", "1-5", "1-10", "thumbs"]
 SOURCES = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_DB_URL")
 """What the app's ratings are read with."""
-PREFIXES = ("SUPABASE_", "APP_RATINGS_")
+PREFIXES = ("SUPABASE_", "APP_RATINGS_", "MOVIELENS_")
 OF_APPS = re.compile(
     "SUPABASE_(ANON_KEY|PUBLISHABLE_KEY|JWT_SECRET|JWKS?(_URL)?|ACCESS_TOKEN|PROJECT_(REF|ID)|"
     "DB_PASSWORD|AUTH_.*|STORAGE_.*|BUCKET.*|WEBHOOK_.*)"
 )
 """Other names with these prefixes that apps have for themselves."""
-PLACEHOLDER = re.compile(r"\[[^\]:/]*\]|:\[.*\]@|<[^<>]*>")
-"""What Supabase's pages and ours put in a value's place; an IPv6 address has colons."""
-SECRET = re.compile("eyJ|sb_secret_|sb_publishable_|postgres(ql)?://")
+PLACEHOLDER = re.compile(
+    r"\[[^\]:/]*\]|:\[.*\]@|<[^<>]*>|\$\{\w+\}|\{\{.*\}\}|[/.]PROJECT[.:@]|"
+    r"(?i:\byour[-_ ](project|password|supabase|service|key))"
+)
+"""What pages put in a value's place, Supabase's and ours too; an IPv6 address has colons."""
+SECRET = re.compile(r"eyJ[\w-]{5}|sb_secret_|sb_publishable_|sbp_[0-9a-f]{8}|postgres(ql)?://")
 """How keys and connection strings begin."""
-WORDS = re.compile(r"_*([^\W\d_]+[0-9]{0,4}([ _.-]+|$))+")
+WORDS = re.compile(r"_*(([^\W\d_]+[0-9]{0,4}|[0-9]{1,4})([ _.-]+|$))+")
 """A name of words, with a number at most behind each; anything else could be a secret."""
+INVISIBLE = string.whitespace + "\u00a0\u200b\u2060\ufeff"
+"""Characters around a value that are no part of it: blanks, and those of no width."""
+SIMILAR = 0.9
+"""From 0 to 1: a name that is as similar to one of ours is a mistyped one."""
 MAX_NAME = 63
 """Bytes of a name in Postgres."""
 
@@ -139,7 +147,7 @@ class Settings(BaseSettings):
             raise ValueError(
                 "the value is not UTF-8: write it in UTF-8 (in a URL, other letters as %XX)"
             ) from None
-        value = value.strip()
+        value = value.strip(INVISIBLE)
         if not value:
             return cls.model_fields[name.lower()].default
         if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
@@ -149,8 +157,8 @@ class Settings(BaseSettings):
             )
         if name in SOURCES and PLACEHOLDER.search(value):
             raise ValueError(
-                "the value has a placeholder in brackets: put your own in its place, without the "
-                "brackets (in a password, [ is %5B, ] is %5D, < is %3C, > is %3E)"
+                "the value has a placeholder: put your own in its place, without brackets (in a "
+                "password, [ is %5B, ] is %5D, < is %3C, > is %3E, $ is %24, { is %7B)"
             )
         if name == "CF_FILE_MODE":
             if not re.fullmatch("(0|0o)?6[0246]{2}", value):
@@ -159,16 +167,13 @@ class Settings(BaseSettings):
                     "660 (a group writes it), 644 or the like"
                 )
             return int(value[-3:], 8)
+        # What follows could be a secret in the wrong place, so it is not repeated.
         if name == "APP_RATINGS_SCALE" and value not in get_args(Scale):
-            # Anything else could be a secret in the wrong place.
-            found = f"found {value}, " if re.fullmatch(r"[0-9.,/ -]{1,12}", value) else ""
-            raise ValueError(f"{found}expected one of {', '.join(get_args(Scale))}")
-        if name.startswith("APP_RATINGS_") and (
-            SECRET.match(value) or len(value.encode()) > MAX_NAME
-        ):
-            raise ValueError(
-                f"expected a name of at most {MAX_NAME} bytes, found what looks like a secret"
-            )
+            raise ValueError(f"expected one of {', '.join(get_args(Scale))}")
+        if name not in SOURCES[1:] and SECRET.match(value):
+            raise ValueError("found what looks like a secret: is it in the place of another?")
+        if name.startswith("APP_RATINGS_") and len(value.encode()) > MAX_NAME:
+            raise ValueError(f"expected a name of at most {MAX_NAME} bytes")
         return value
 
 
@@ -195,8 +200,9 @@ def read_settings(env_file: Path = ENV_FILE) -> Settings:
 def describe_unknown(settings: Settings, env_file: Path = ENV_FILE) -> list[str]:
     """Return a warning for each variable that is not ours and looks like a mistyped one.
 
-    Names that apps have for themselves are no mistake once one of ours is set. Other names that
-    begin with SUPABASE_ are none where the app's ratings can be read, unless they are very similar.
+    It begins as ours do, or is very similar to one. Names that apps have for themselves are no
+    mistake once one of ours is set. Other names that begin with SUPABASE_ are none where the app's
+    ratings can be read, unless they are very similar.
 
     Raises:
         InputError: the file cannot be read.
@@ -207,10 +213,11 @@ def describe_unknown(settings: Settings, env_file: Path = ENV_FILE) -> list[str]
     complete = "SUPABASE_DB_URL" in given or len(given) > 1
     said = []
     for name in sorted({*lines, *_environment()} - known):
-        if not name.startswith(PREFIXES) or (OF_APPS.fullmatch(name) and given):
+        if OF_APPS.fullmatch(name) and given:
             continue
         nearest, similarity = _nearest(name, known)
-        if name.startswith("SUPABASE_") and complete and similarity < 0.9:
+        others = complete and name.startswith("SUPABASE_")
+        if similarity < SIMILAR and (others or not name.startswith(PREFIXES)):
             continue
         where = f"{env_file}, line {lines[name]}" if name in lines else "the environment"
         said.append(f"{where}: {name} is not a setting; is {nearest} meant?")
@@ -218,14 +225,16 @@ def describe_unknown(settings: Settings, env_file: Path = ENV_FILE) -> list[str]
 
 
 def _nearest(name: str, known: set[str]) -> tuple[str, float]:
-    """Return the known name that is most similar, first by its last word; and how similar, to 1."""
+    """Return the most similar known name, also by its last word; and how similar one is, to 1."""
 
-    def similarity(other: str) -> tuple[bool, float]:
-        same_word = name.rpartition("_")[2] == other.rpartition("_")[2]
-        return same_word, SequenceMatcher(None, name, other).ratio()
+    def similarity(other: str) -> float:
+        return SequenceMatcher(None, name, other).ratio()
 
-    nearest = max(sorted(known), key=similarity)
-    return nearest, similarity(nearest)[1]
+    def same_word(other: str) -> bool:
+        return name.rpartition("_")[2] == other.rpartition("_")[2]
+
+    nearest = max(sorted(known), key=lambda other: similarity(other) + 0.2 * same_word(other))
+    return nearest, max(map(similarity, known))
 
 
 def _environment() -> set[str]:

@@ -53,13 +53,26 @@ def test_more_than_a_tenth_and_more_than_ten_rows_left_out_are_explained(
 @pytest.mark.parametrize(
     ("ratings", "found", "advice"),
     [
-        (["0", "1", "2", "3", "4", "5"], "'0'", "leaves out what is no rating (where rating > 0)"),
-        (["-1", "3.5", "5"], "'-1'", "leaves out what is no rating (where rating > 0)"),
+        (
+            ["0", "1", "2", "3", "4", "5"],
+            "'0'",
+            "leaves out what is no rating (where rating::real > 0)",
+        ),
+        (["-1", "3.5", "5"], "'-1'", "leaves out what is no rating (where rating::real > 0)"),
         ([None, "4"], "null", "leaves out nulls (where rating is not null)"),
         (["n/a", "4"], "'n/a'", "leaves out what is no rating (where it is a number above 0)"),
         (["3,5", "4,5", "5"], "'3,5', '4,5'", "(replace(rating, ',', '.')::real)"),
-        (["good", "bad"], "'bad', 'good'", "for any other, make a view that makes"),
-        (["20", "60", "100"], "'100', '20', '60'", "for any other, make a view that"),
+        (["good", "bad"], "'bad', 'good'", "(case rating when ... then 4.5 when ... then 2.5 end)"),
+        (["20", "60", "100"], "'100', '20', '60'", "(greatest(0.5, rating::real * 5.0 / 100))"),
+        (["0", "17", "20"], "'0', '17', '20'", "(greatest(0.5, rating::real * 5.0 / 20))"),
+        (["0", "850", "1000"], "'0', '1000', '850'", "(greatest(0.5, rating::real * 5.0 / 1000))"),
+        (["4/5", "2.5/5", "5/5"], "'2.5/5', '4/5', '5/5'", "(replace(substring(rating from '[0-9"),
+        (["7 / 10", "10"], "'10', '7 / 10'", "set APP_RATINGS_SCALE to 1-10, and make a view that"),
+        (
+            ["80%", "95 %"],
+            "'80%', '95 %'",
+            "from '[0-9]+[.,]?[0-9]*'), ',', '.')::real * 5.0 / 100",
+        ),
         (["true", "false"], "'false', 'true'", ": set APP_RATINGS_SCALE to thumbs"),
         (["2", "7", "10"], "'10', '7'", ": set APP_RATINGS_SCALE to 1-10"),
         (["-1", "-1", "7", "9"], "'-1', '7', '9'", "to 1-10, and make a view that leaves out"),
@@ -78,7 +91,7 @@ def test_what_could_be_a_person_s_is_not_repeated() -> None:
     for text in ("Anna Miller wrote: a lovely film", "anna@example.org", "u3"):
         said = explain_ratings(text, "good")
         assert said is not None
-        assert "(found 'good'): set APP_RATINGS_SCALE" in said
+        assert "(found 'good'): no scale of APP_RATINGS_SCALE fits: make a view" in said
     said = explain_ratings(None)
     assert said is not None
     assert said.endswith("have no rating: set APP_RATINGS_RATING (now rating) to another column")

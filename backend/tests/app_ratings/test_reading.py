@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import LiteralString
 
 import pandas as pd
@@ -142,6 +143,44 @@ def test_ratings_on_another_scale_than_declared_are_not_trained_on(
     source.insert([(f"u{n}", 11, stars) for n in range(20) for stars in given])
     with pytest.raises(InputError, match=rf"outside the scale .*set APP_RATINGS_SCALE to {scale}$"):
         read()
+
+
+@pytest.mark.parametrize(
+    ("ratings", "stars"),
+    [
+        (["0", "1", "2", "5"], [1, 2, 5]),
+        (["-1", "3.5", "5"], [3.5, 5]),
+        (["3,5", "4,5", "5"], [3.5, 4.5, 5]),
+        (["4/5", "2.5/5"], [2.5, 4]),
+        (["7 / 10", "10 / 10"], [3.5, 5]),
+        (["0", "60", "100"], [0.5, 3, 5]),
+        (["80%", "92,5 %"], [4, 4.625]),
+        (["900", "1000"], [4.5, 5]),
+    ],
+)
+def test_the_view_that_is_advised_makes_stars(
+    supabase_server: SupabaseServer, monkeypatch: pytest.MonkeyPatch,
+    ratings: list[str], stars: list[float],
+) -> None:  # fmt: skip
+    run = supabase_server.database.execute
+    configure("postgres", supabase_server, monkeypatch)
+    supabase_server.create_table("user_id text, movie_id int, rating text")
+    rows = [(f"u{n}", film, text) for n in range(12) for film, text in enumerate(ratings, 1)]
+    supabase_server.insert(rows)
+    with pytest.raises(InputError) as failed:
+        read()
+    said = str(failed.value)
+    if scale := re.search("set APP_RATINGS_SCALE to ([0-9.-]+)", said):
+        monkeypatch.setenv("APP_RATINGS_SCALE", scale[1])
+    (advised,) = re.findall(r" \(((?:where|greatest|replace).*)\) and set APP_RATINGS_TABLE", said)
+    rating, where = ("rating", advised) if advised.startswith("where") else (advised, "")
+    view = f"create view stars as select user_id, movie_id, {rating} as rating from ratings {where}"
+    run(view.encode())
+    try:
+        monkeypatch.setenv("APP_RATINGS_TABLE", "stars")
+        assert sorted({found for _, _, found in read()[0]}) == stars
+    finally:
+        run("drop view stars")
 
 
 def test_ids_that_are_not_tmdb_s_are_not_trained_on(source: SupabaseServer) -> None:

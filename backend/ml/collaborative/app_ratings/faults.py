@@ -31,6 +31,12 @@ MAX_SHOWN = 20
 KINDS = {"IMDb ids": "tt[0-9]+", "UUIDs": "[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"}
 """Patterns of film ids that are not TMDB's."""
 VIEW = "make a view that {} and set APP_RATINGS_TABLE to it, see docs/app-database.md"
+READINGS = {
+    "^ *([0-9]+,[0-9]+|[0-9.]+) *$": "replace({}, ',', '.')::real",
+    "^ *([0-9]+[.,]?[0-9]*)": "replace(substring({} from '[0-9]+[.,]?[0-9]*'), ',', '.')::real",
+}
+"""How numbers can be read of a column of texts, and the SQL for it: with decimal commas; the first
+number, as in 4/5."""
 ADVICE = {
     NULL: "have no user or no film: set APP_RATINGS_USER and APP_RATINGS_MOVIE to columns without "
     f"nulls, or {VIEW.format('leaves these rows out')}",
@@ -101,28 +107,44 @@ def _explain_ratings(rows: pa.Table, scale: str, names: AppTable) -> str:
     often = sorted(shown.index, key=lambda place: (-counts[place], texts[place]))[:3]
     found = ", ".join([*(repr(texts[place]) for place in often), *(["null"] if nulls else [])])
     said = f"are outside the scale {scale}{f' (found {found})' if found else ''}: "
-    view = (
-        VIEW.format(f"leaves out nulls (where {names.shown.rating} is not null)") if nulls else ""
-    )
-    fits = _fitting_scale(texts, counts, scale)
-    if not fits and (fits := _fitting_scale(texts.str.replace(",", "."), counts, scale)):
-        view = VIEW.format(
-            f"writes them with a point (replace({names.shown.rating}, ',', '.')::real)"
-        )
-    if not fits:
+    column = names.shown.rating
+    whole = np.ones(len(texts), dtype=np.bool_)
+    nulls_out = VIEW.format(f"leaves out nulls (where {column} is not null)") if nulls else ""
+    where = f"{column}::real > 0" if given.notna().all() else "it is a number above 0"
+    views = [
+        VIEW.format(f"makes numbers of them ({expression.format(column)})")
+        for expression in READINGS.values()
+    ]
+    comma, first = (_read(texts, pattern) for pattern in READINGS)
+    for read, rated, view in (
+        (texts, whole, nulls_out),
+        (comma, whole, views[0]),
         # A number for "not rated", or a word for it, between valid ratings.
-        rated = (scales.numbers(texts) > 0).to_numpy()
-        fits = _fitting_scale(texts[rated], counts[rated], scale)
-        column = f"{names.shown.rating} > 0" if given.notna().all() else "it is a number above 0"
-        view = VIEW.format(f"leaves out what is no rating (where {column})")
-    if not fits:
-        return (
-            f"{said}set APP_RATINGS_SCALE to the scale that the app's users rate on "
-            f"({', '.join(scales.BOUNDS)}) or, for any other, "
-            + VIEW.format("makes stars of them, 0.5 to 5")
-        )
-    declare = f"set APP_RATINGS_SCALE to {fits}" if fits != scale else ""
-    return said + ", and ".join(filter(None, (declare, view)))
+        (texts, (scales.numbers(texts) > 0).to_numpy(),
+         VIEW.format(f"leaves out what is no rating (where {where})")),
+        (first, whole, views[1]),
+    ):  # fmt: skip
+        if fits := _fitting_scale(read[rated], counts[rated], scale):
+            declare = f"set APP_RATINGS_SCALE to {fits}" if fits != scale else ""
+            return said + ", and ".join(filter(None, (declare, view)))
+    stars = f"makes stars of them, 0.5 to 5 ({_to_stars(texts, counts, column)})"
+    return f"{said}no scale of APP_RATINGS_SCALE fits: {VIEW.format(stars)}"
+
+
+def _read(texts: pd.Series, pattern: str) -> pd.Series:
+    """Return the number that a pattern finds in each text, with a decimal point."""
+    found: pd.Series = texts.str.extract(pattern, expand=False).str.replace(",", ".")
+    return found
+
+
+def _to_stars(texts: pd.Series, counts: np.ndarray, column: str) -> str:
+    """Return what makes stars of ratings on no scale that is known, in SQL."""
+    for pattern, expression in {"^(-?[0-9.]+)$": "{}::real", **READINGS}.items():
+        read = scales.numbers(_read(texts, pattern))
+        if counts[read.notna().to_numpy()].sum() >= (1 - MAX_LEFT_OUT) * counts.sum():
+            top = next((top for top in (5, 10, 20, 100) if read.max() <= top), read.max())
+            return f"greatest(0.5, {expression.format(column)} * 5.0 / {top:g})"
+    return f"case {column} when ... then 4.5 when ... then 2.5 end"
 
 
 def _may_be_shown(texts: pd.Series, rows: pa.Table) -> pd.Series:

@@ -145,7 +145,9 @@ def _folder(text: str) -> Path:
         reason = "there is no such folder"
     except OSError as error:  # too long a name, say
         reason = str(error.strerror)
-    raise InputError(f"MOVIELENS_BASE_URL names {str(folder)[:200]}: {reason}")
+    # A text without a slash could be a secret in the wrong place.
+    shown = f"names {str(folder)[:200]}" if "/" in text or "\\" in text else "is a folder's name"
+    raise InputError(f"MOVIELENS_BASE_URL {shown}: {reason}")
 
 
 def _split(base_url: str) -> SplitResult:
