@@ -1,6 +1,7 @@
 """Load the example service over HTTP while releases change; measure memory over many reloads.
 
-Run it in `backend/`: python -m benchmarks.load [--seconds N] [--flips N] [--data-dir DIR]
+Run it in `backend/`: python -m benchmarks.load [--seconds N] [--every N] [--workers N] [--flips N]
+[--data-dir DIR]. An hour: --seconds 3600 --every 30 --flips 0
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.service_load import (
     CONNECTIONS,
     Load,
+    Memory,
     Publisher,
     Ranking,
     Service,
@@ -43,6 +45,9 @@ from ml.collaborative.release import ReleaseStore
 from ml.collaborative.release.live import RELEASES
 from ml.collaborative.serving.model import CollaborativeModel, load_collaborative
 
+STEPS = 10
+"""Times that memory is looked at."""
+
 # Load
 
 
@@ -56,27 +61,34 @@ class Outcome(NamedTuple):
     """Releases that were recognised in answers."""
     mixed: list[str]
     """Answers that fit no release, with their user."""
-    memory: tuple[float, float]
-    """MiB at the start and at the end."""
+    memory: dict[float, list[Memory]]
+    """Of each service, by seconds of load."""
 
 
-def run_load(service: Service, publisher: Publisher, seconds: float, every: float = 1.0) -> Outcome:
-    """Load a service that has its users' ratings, while releases are published.
+def run_load(
+    services: Sequence[Service], publisher: Publisher, seconds: float, every: float = 1.0
+) -> Outcome:
+    """Load services that have their users' ratings, while releases are published.
 
     Load and publisher are processes of their own.
 
     Args:
-        service: the service.
-        publisher: has published what the service serves.
+        services: one, or several that share the releases as uvicorn's workers do.
+        publisher: has published what they serve.
         seconds: how long.
         every: seconds from one switch to the next.
     """
     users = list(publisher.users)
-    before = drive(service.port, users, 1)  # every page it needs is touched
-    start = service.memory()
+    ports = [service.port for service in services]
+    before = drive(ports, users, 1)  # every page it needs is touched
+    sizes = {0.0: [service.memory() for service in services]}
+    began = time.monotonic()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         switching = pool.submit(publisher.go_on, seconds, every)
-        driving = pool.submit(drive, service.port, users, seconds)
+        driving = pool.submit(drive, ports, users, seconds)
+        for step in range(1, STEPS + 1):
+            time.sleep(max(0.0, began + seconds * step / STEPS - time.monotonic()))
+            sizes[seconds * step / STEPS] = [service.memory() for service in services]
         load, after = driving.result(), switching.result()
     seen, mixed = set(), []
     for user, n, body in before.answers | load.answers:
@@ -91,7 +103,6 @@ def run_load(service: Service, publisher: Publisher, seconds: float, every: floa
         elif len(fitting) == 1:
             seen.update(fitting)
     load.failures.extend(before.failures)
-    sizes = start, service.memory()
     return Outcome(load, len(after.expected), after.switches, seen, mixed, sizes)
 
 
@@ -168,7 +179,8 @@ def _ask(
 
 def describe_load(outcome: Outcome) -> list[str]:
     """Return the lines of a Markdown table."""
-    load, (start, end) = outcome.load, outcome.memory
+    load = outcome.load
+    count = len(next(iter(outcome.memory.values())))
     requests = sum(map(len, load.times.values()))
     rows = []
     for n, times in load.times.items():
@@ -176,7 +188,7 @@ def describe_load(outcome: Outcome) -> list[str]:
         cells = f"{middle:.1f} / {slow:.1f} / {max(times):.1f}"
         rows.append(f"| ms, median / 99th percentile / most, {n:,} films asked for | {cells} |")
     return [
-        "| the example service under load | |",
+        f"| the example service under load, {count} processes | |",
         "|---|---:|",
         f"| requests | {requests:,} |",
         f"| requests a second, {CONNECTIONS} connections | {requests / load.seconds:,.0f} |",
@@ -185,12 +197,21 @@ def describe_load(outcome: Outcome) -> list[str]:
         f"| releases seen in answers | {len(outcome.seen)} |",
         f"| answers of no release or a mixed one | {len(outcome.mixed)} |",
         *rows,
-        f"| MiB in memory, start / end | {start:.1f} / {end:.1f} |",
+        "",
+        "| seconds | MiB resident, each process | own | all together, shared parts once |",
+        "|---:|---:|---:|---:|",
+        *(_describe_memory(when, sizes) for when, sizes in outcome.memory.items()),
     ]
 
 
-def load_real(table: pd.DataFrame, seconds: float) -> Outcome:
-    """Load a service with models of a ratings table."""
+def _describe_memory(when: float, sizes: Sequence[Memory]) -> str:
+    """Return a row: means over the processes, and their sum."""
+    resident, own, proportional = np.mean(sizes, axis=0)
+    return f"| {when:,.0f} | {resident:.1f} | {own:.1f} | {proportional * len(sizes):.1f} |"
+
+
+def load_real(table: pd.DataFrame, seconds: float, every: float, workers: int) -> Outcome:
+    """Load services with models of a ratings table."""
     bases = [train_svd_model(table, seed=seed) for seed in (0, 1)]
     users = make_users(bases[0][1].raw_items())
     with tempfile.TemporaryDirectory() as name:
@@ -198,10 +219,14 @@ def load_real(table: pd.DataFrame, seconds: float) -> Outcome:
         publisher = Publisher(models, users, bases)
         publisher.publish()
         build_id = publisher.publish()
-        with serve(models, Path(name, "log")) as service:
-            service.wait_for(build_id)
-            put_ratings(service, users)
-            return run_load(service, publisher, seconds)
+        with ExitStack() as stack:
+            services = [
+                stack.enter_context(serve(models, Path(name, f"log-{n}"))) for n in range(workers)
+            ]
+            for service in services:
+                service.wait_for(build_id)
+                put_ratings(service, users)
+            return run_load(services, publisher, seconds, every)
 
 
 def flip_real(table: pd.DataFrame, flips: int) -> Flips:
@@ -221,13 +246,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=DATA_DIR)
     parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--every", type=float, default=1, help="seconds between switches")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--flips", type=int, default=10_000)
     args = parser.parse_args()
     table = movielens.load("ml-100k", args.data_dir, None).ratings
-    outcome = load_real(table, args.seconds)
+    outcome = load_real(table, args.seconds, args.every, args.workers)
     print(*describe_load(outcome), sep="\n", flush=True)
     for line in [*outcome.load.failures[:5], *outcome.mixed[:5]]:
         print(line, file=sys.stderr)
+    if not args.flips:
+        return int(bool(outcome.load.failures or outcome.mixed))
     began = time.monotonic()
     flips = flip_real(table, args.flips)
     print("\n| reloads of ML-100K, 100 factors, a thread predicting | MiB in memory |\n|---|---:|")

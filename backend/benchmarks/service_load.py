@@ -27,7 +27,7 @@ from ml.collaborative.serving.model import CollaborativeModel, load_collaborativ
 
 BACKEND = Path(__file__).resolve().parents[1]
 CONNECTIONS = 4
-MOST_REQUESTS = 1_000_000
+MOST_REQUESTS = 10_000_000
 RELOAD_SECONDS = 0.1
 RATED = (0, 3, 10, 30)
 """Numbers of ratings that the users have, in turn."""
@@ -43,6 +43,16 @@ class Ranking(NamedTuple):
 
     films: NDArray[np.int64]
     scores: NDArray[np.float64]
+
+
+class Memory(NamedTuple):
+    """Memory of a process in MiB."""
+
+    resident: float
+    own: float
+    """Shared with no other process and no file."""
+    proportional: float
+    """Its own, and its share of what several processes have mapped: sums over processes add up."""
 
 
 class Service:
@@ -82,9 +92,11 @@ class Service:
         """Wait until it serves this release."""
         wait_until(lambda: self.release() == build_id, f"release {build_id} to be served")
 
-    def memory(self) -> float:
-        """Return its resident memory in MiB."""
-        return memory(self.process.pid)
+    def memory(self) -> Memory:
+        """Return what memory it has now."""
+        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text("ascii")
+        sizes = dict(re.findall(r"^(\w+): +(\d+) kB$", text, re.MULTILINE))
+        return Memory(*(int(sizes[name]) / 1024 for name in ("Rss", "Anonymous", "Pss")))
 
 
 def memory(process: int | str = "self") -> float:
@@ -250,15 +262,18 @@ class Load(NamedTuple):
     """User, number of films asked for, answer."""
 
 
-def drive(port: int, users: Sequence[str], seconds: float) -> Load:
+def drive(ports: Sequence[int], users: Sequence[str], seconds: float) -> Load:
     """Ask for recommendations over several connections at once, as fast as answers come.
 
-    Nine in ten requests are for the top of the ranking, the others for much of it.
+    The connections go to the services in turn. Nine in ten requests are for the top of the
+    ranking, the others for much of it.
     """
     began = time.monotonic()
     loads = [Load(seconds, {TOP: [], LONG: []}, [], set()) for _ in range(CONNECTIONS)]
     threads = [
-        Thread(target=_drive_one, args=(port, users, began + seconds, seed, load))
+        Thread(
+            target=_drive_one, args=(ports[seed % len(ports)], users, began + seconds, seed, load)
+        )
         for seed, load in enumerate(loads)
     ]
     for thread in threads:

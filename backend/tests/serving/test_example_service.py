@@ -260,7 +260,7 @@ def test_under_load_no_request_fails_and_no_answer_is_of_two_releases(
         service.wait_for(build_id)
         for user, rated in users.items():
             put(service, user, rated)
-        outcome = run_load(service, publisher, seconds=5, every=0.5)
+        outcome = run_load([service], publisher, seconds=5, every=0.5)
         log = service.log.read_text()
     assert outcome.load.failures == []
     assert outcome.mixed == []
