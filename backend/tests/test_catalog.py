@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import pickle
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import joblib
@@ -9,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml.collaborative import catalog
 from ml.collaborative.catalog import CatalogMissingError, read_catalog
 from ml.collaborative.errors import InputError
 from ml.download_movielens import main
@@ -174,3 +179,40 @@ def test_a_folder_is_no_catalog(tmp_path: Path) -> None:
 def test_a_missing_catalog_says_how_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(CatalogMissingError, match="--catalog all"):
         read_catalog(tmp_path / "ids.pkl")
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+@pytest.mark.parametrize("behind", [b"", b"junk", b"\0" * 100, gzip.compress(b"more")])
+def test_what_follows_a_compressed_dump_is_not_read(
+    tmp_path: Path, compress: Callable[[bytes], bytes], behind: bytes
+) -> None:
+    """joblib's own reader would never end."""
+    path = tmp_path / "ids.pkl"
+    path.write_bytes(compress(pickle.dumps([862, 105])) + behind)
+    assert read_catalog(path) == {862, 105}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(pickle.dumps([862]))[:-9], "its end is missing"),
+        (gzip.compress(pickle.dumps([862]))[:12], "its end is missing"),
+        (gzip.compress(pickle.dumps(bytes(3 << 20))), "more than 1 MiB, unpacked"),
+        (b"\x80\x04" + b"]" * 99_999 + b"a" * 99_998 + b".", "holds lists within lists"),
+    ],
+)
+def test_a_cut_dump_and_one_that_unpacks_without_end_are_refused(
+    tmp_path: Path, content: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "MAX_BYTES", 1 << 20)
+    path = tmp_path / "ids.pkl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_catalog(path)
+
+
+def test_a_dump_that_does_not_fit_into_memory_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "ids.pkl"
+    path.write_bytes(b"\x80\x04\x8e" + (1 << 60).to_bytes(8, "little"))
+    with pytest.raises(MemoryError, match=r"to load .* of 11 bytes"):
+        read_catalog(path)

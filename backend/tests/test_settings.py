@@ -243,3 +243,15 @@ def test_a_build_with_settings_that_cannot_be_read_ends_with_3(
     assert done.stderr == (
         "error: the environment, APP_RATINGS_SCALE: expected one of 0.5-5, 1-5, 1-10, thumbs\n"
     )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there the environment is Unicode")
+@pytest.mark.parametrize("name", sorted(name.upper() for name in Settings.model_fields))
+def test_bytes_that_are_not_utf_8_are_one_line_without_the_value(
+    env_file: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, os.fsdecode(b"postgresql://u:s3cr\xe9t@h/d"))
+    with pytest.raises(InputError) as raised:
+        read_settings(env_file)
+    assert str(raised.value).startswith(f"the environment, {name}: the value is not UTF-8: ")
+    assert "s3cr" not in str(raised.value)

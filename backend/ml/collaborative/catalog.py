@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import numbers
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .files import refuse_lfs_pointer
+from .errors import InputError, MlError
+from .files import CHUNK, refuse_lfs_pointer
 from .paths import CATALOG
 
 logger = logging.getLogger(__name__)
@@ -17,6 +19,8 @@ logger = logging.getLogger(__name__)
 ALL = "all"
 """In place of a path: every film that has a TMDB id."""
 MAX_ID = 2**53
+MAX_BYTES = 1 << 30
+"""Of a compressed dump, unpacked: a data frame of a million films with their texts."""
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\f\r")
 """Bytes that do not occur in text."""
 _ID_COLUMNS = (("tmdbid",), ("movieid", "filmid", "id"))
@@ -56,8 +60,6 @@ def read_catalog(path: str | Path) -> frozenset[int]:
         CatalogMissingError: there is no such file.
         InputError: the file is not such a dump.
     """
-    import joblib
-
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder: expected a joblib-dumped list of TMDB ids")
@@ -67,7 +69,13 @@ def read_catalog(path: str | Path) -> frozenset[int]:
             "name another file with --catalog PATH, or use every film with --catalog all"
         )
     try:
-        found = joblib.load(path)
+        found = _load(path)
+    except MemoryError:
+        raise MemoryError(
+            f"to load {path} of {path.stat().st_size:,} bytes (where that is little, it is damaged)"
+        ) from None
+    except MlError:
+        raise
     except Exception as error:  # a broken pickle can raise anything
         if isinstance(error, OSError) and error.errno:
             raise
@@ -80,8 +88,32 @@ def read_catalog(path: str | Path) -> frozenset[int]:
         ids, line = as_ids(found)
     except InputError as error:
         raise InputError(f"{path} {error}") from None
+    except RecursionError:
+        raise InputError(f"{path} holds lists within lists: expected a list of TMDB ids") from None
     logger.info("catalog %s: %s", path, line)
     return ids
+
+
+def _load(path: Path) -> Any:
+    """Return what is in a joblib dump.
+
+    joblib's own reader of gzip and zlib never ends where other bytes follow the compressed ones.
+    """
+    import joblib
+
+    with path.open("rb") as file:
+        start = file.read(2)
+        if start[:1] != b"x" and start != b"\x1f\x8b":
+            return joblib.load(path)
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either of the two
+        content = bytearray(unpacker.decompress(start))
+        while not unpacker.eof and (packed := file.read(CHUNK)):
+            content += unpacker.decompress(packed, MAX_BYTES)
+            if len(content) > MAX_BYTES or unpacker.unconsumed_tail:
+                raise ValueError(f"more than {MAX_BYTES >> 20} MiB, unpacked")
+        if not unpacker.eof:
+            raise ValueError("its end is missing")
+    return joblib.load(io.BytesIO(content))
 
 
 def _read_start(path: Path) -> bytes:

@@ -140,6 +140,8 @@ def file(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not a path")
     path = expand(text)
+    if text.startswith("~") and path == Path(text):
+        raise argparse.ArgumentTypeError(f"{text!r} has no home; a file of that name is ./{text}")
     try:
         path.stat()
     except FileNotFoundError:
@@ -192,13 +194,15 @@ def hadoop_path(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(f"{text!r} has bytes that are not UTF-8") from None
-    return str(expand(text)) if text.startswith("~") else text
+    return str(file(text)) if text.startswith("~") else text
 
 
 def catalog_path(text: str) -> str:
     """Return the path of a catalog, or `all` (an argparse type)."""
     if text == ALL:
         return text
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path: name a joblib dump, or {ALL}")
     path = file(text)
     if text.lower() == ALL and not path.exists():
         raise argparse.ArgumentTypeError(f"there is no file {text!r}; for every film say {ALL}")

@@ -35,6 +35,8 @@ NO_THREADS = (
     "no further process or thread can be started: the limit of this user or container is reached "
     "(ulimit -u, or its limit of pids); raise it, or end other processes"
 )
+NO_MEMORY = "failed to map segment", "cannot allocate memory"
+"""What the loader of libraries says of a lack of memory, in errors of other kinds."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -157,6 +159,21 @@ def _no_threads_left() -> bool:
     return False
 
 
+def check_resources() -> None:
+    """Raise what this process lacks, before something else is blamed for a failure.
+
+    Raises:
+        NoThreadsError: no thread can be started.
+        OSError: no file can be opened.
+    """
+    if _no_threads_left():
+        raise NoThreadsError
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror} (ulimit -n)") from None
+
+
 def _leave(code: int, message: str) -> NoReturn:
     """End at once: without Python's streams, in which the main thread may be busy."""
     with suppress(OSError):
@@ -183,6 +200,8 @@ def describe(error: BaseException) -> str | None:
         return NO_THREADS  # of a fork
     if isinstance(error, MemoryError):
         return f"not enough memory: {_line(error)}".removesuffix(": ")
+    if any(word in _line(one).lower() for one in _chain(error) for word in NO_MEMORY):
+        return "not enough memory: a library cannot be loaded"
     if isinstance(error, ModuleNotFoundError):
         return (
             f"the package {error.name} is not installed: use the Python of .venv, "
@@ -213,6 +232,13 @@ def describe_fault(error: BaseException) -> str:
         f"a fault of this program ({type(error).__name__}{where}): "
         "see all of it with --verbose, and report it"
     )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _line(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,27 @@ def test_a_set_that_diverges_comes_last() -> None:
 
 def test_the_plans_parameters_are_the_defaults() -> None:
     assert PLAN.as_flags() == "--factors 100 --epochs 20 --lr 0.005 --reg 0.02"
+
+
+def test_sets_are_drawn_only_as_long_as_there_is_time() -> None:
+    """To draw a billion of them would take a day, and more memory than there is."""
+    [only] = tune(sample_ratings().head(500), QUICK, 10**9, 0, seed=1)
+    assert only.parameters == QUICK
+
+
+def test_what_stops_the_search_stops_what_is_under_way() -> None:
+    """The first set would take an hour."""
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("no timer here")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    timer = signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tune(sample_ratings(), Parameters(factors=50, epochs=1_000_000), 100, 3600, seed=1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)

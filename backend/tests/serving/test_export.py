@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -110,3 +112,37 @@ def test_two_at_once_into_one_file_leave_one_of_the_two(
         ranks = pd.read_parquet(tmp_path / "top.parquet").groupby("user_id")["rank"].max()
         assert ranks.max() in (3, 100)
     assert [path.name for path in tmp_path.iterdir()] == ["top.parquet"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX files")
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a socket", "a folder"])
+def test_what_is_no_file_is_not_replaced(
+    run: Run, models: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket may not be long
+    path = tmp_path / "there"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/null")
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind("there")
+    before = path.lstat()
+    done = run("ml.collaborative", "export", path, "--models-dir", models)
+    assert (done.returncode, done.stderr) == (2, f"error: {path} is {kind}: name a file\n")
+    assert path.lstat() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_link_stays_and_its_file_is_replaced(models: Path, tmp_path: Path, exists: bool) -> None:
+    target, link = tmp_path / "lists.parquet", tmp_path / "link"
+    link.symlink_to(target)
+    if exists:
+        target.write_text("old")
+    rows, _ = module.export_lists(models, link, 3)
+    assert link.is_symlink()
+    assert len(pd.read_parquet(target)) == rows

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import SourceError
+from ..process import check_resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,7 @@ def with_retries(attempt: Callable[[], T], source: str) -> T:
         try:
             return attempt()
         except TryAgainError as error:
+            check_resources()
             failed = error
         if wait is not None:
             wait = max(wait, failed.wait)

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import SourceError
 from ..files import CHUNK
+from ..process import check_resources
 from ..progress import progress_bar
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def _download_with_retries(
                     _receive(response, file, max_bytes)
                     return [url, *redirects.urls]
             except _TryAgainError as error:
+                check_resources()
                 reason = str(error)
             if wait is not None:
                 logger.debug("%s: %s; trying again in %.0f s", without_password(url), reason, wait)

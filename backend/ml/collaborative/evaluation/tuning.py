@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from threading import Event
 from typing import TYPE_CHECKING
 
 import joblib
@@ -28,6 +30,8 @@ TUNING_FOLDS = 3
 FACTORS = (20, 50, 100, 150, 200)
 EPOCHS, LEARNING_RATES, REGULARISATIONS = (10, 100), (0.002, 0.02), (0.01, 0.3)
 """Bounds; drawn evenly on a logarithmic scale."""
+WAITING = 4
+"""Sets that are drawn ahead for each thread."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,13 @@ def tune(
         table: a ratings table of at least `TUNING_FOLDS` rows.
         first: always tried, so that the result is no worse on these folds.
         trials: how many sets, `first` among them.
-        seconds: no trial goes on after so long; `first` is tried to its end all the same.
+        seconds: no set is drawn and no trial goes on after so long; `first` is tried to its end
+            all the same.
         seed: of the sets, the folds and the training. Where time does not cut it short, the
             result is the same on any machine.
     """
+    started = time.monotonic()
+    is_over = Event()
     scale = rating_scale(table["rating"])
     folds = []
     for train, test in k_folds(len(table), TUNING_FOLDS, seed):
@@ -58,12 +65,13 @@ def tune(
         _ = trainset.by_user  # once, not in each thread
         folds.append((trainset, trainset.find(rows), rows["rating"].to_numpy()))
     rng = np.random.default_rng(seed)
-    sets = [first, *(draw_parameters(rng) for _ in range(trials - 1))]
-    started = time.monotonic()
+
+    def out_of_time() -> bool:
+        return is_over.is_set() or time.monotonic() - started > seconds
 
     def run(parameters: Parameters) -> Trial | None:
         def check_time(*_: object) -> None:
-            if parameters is not first and time.monotonic() - started > seconds:
+            if is_over.is_set() or (parameters is not first and out_of_time()):
                 raise TimeoutError
 
         errors = []
@@ -80,16 +88,22 @@ def tune(
             errors.append(metrics.rmse(predict_pairs(model, *pairs) - truth))
         return Trial(parameters, float(np.mean(errors)))
 
-    done = []
-    with (
-        progress_bar("tuning", " trials", trials) as bar,
-        ThreadPoolExecutor(joblib.cpu_count()) as pool,
-    ):
-        for trial in pool.map(run, sets):
-            if trial:
-                done.append(trial)
-                bar.set_postfix_str(f"best RMSE {min(t.rmse for t in done):.4f}")
-            bar.update()
+    done: list[Trial] = []
+    threads = joblib.cpu_count()
+    with progress_bar("tuning", " trials", trials) as bar, ThreadPoolExecutor(threads) as pool:
+        waiting = deque([pool.submit(run, first)])
+        drawn = 1
+        try:
+            while waiting:
+                while drawn < trials and len(waiting) < WAITING * threads and not out_of_time():
+                    waiting.append(pool.submit(run, draw_parameters(rng)))
+                    drawn += 1
+                if trial := waiting.popleft().result():
+                    done.append(trial)
+                    bar.set_postfix_str(f"best RMSE {min(t.rmse for t in done):.4f}")
+                bar.update()
+        finally:  # Ctrl-C above all: what is under way is not waited for
+            is_over.set()
     return sorted(done, key=lambda trial: trial.rmse)
 
 

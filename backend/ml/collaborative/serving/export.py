@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UsageError
+from ..files import kind_of
 from ..progress import progress_bar
 from ..release import ReleaseStore, read_served
 from .lists import best_films
@@ -116,12 +117,16 @@ def export_lists(models_dir: Path, path: Path, n: int) -> tuple[int, int]:
         The number of rows, and of users.
 
     Raises:
-        UsageError: there is no such folder, or the release is item-only.
+        UsageError: there is no such folder, it is a folder, a pipe or a device, or the release is
+            item-only.
         ReleaseError: the release cannot be read.
         OSError: the file could not be written; what was there stays.
     """
     if not path.absolute().parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder: make it, or name another file")
+    if kind := kind_of(path):
+        raise UsageError(f"{path} is {kind}: name a file")
+    path = path.resolve()  # a link stays, and what it leads to is replaced
     snapshot = read_served(ReleaseStore(models_dir), read_snapshot)
     if not snapshot.users:
         raise UsageError(

@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import MlError, SourceError, UsageError
+from ..process import check_resources
 from .checkpoints import Checkpoints, open_checkpoints
 from .failures import first_line
 
@@ -207,8 +210,13 @@ def _start(master: str | None, submitted: bool, log: IO[str] | None) -> tuple[An
             from pyspark.java_gateway import launch_gateway
 
             gateway = launch_gateway(conf, {"stderr": log} if log else None)
-        return SparkContext(conf=conf, gateway=gateway), gateway
+        handler = signal.getsignal(signal.SIGINT)
+        context = SparkContext(conf=conf, gateway=gateway)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)  # pyspark sets one of its own
+        return context, gateway
     except (Py4JError, PySparkException, RuntimeError, OSError) as error:
+        check_resources()
         said = text = first_line(error)  # before Java is closed, which has the message
         if gateway:
             with suppress(OSError, Py4JError):  # the connection may be what failed
