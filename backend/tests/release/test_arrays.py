@@ -20,7 +20,13 @@ from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative import load_collaborative, load_models
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import DamagedReleaseError, InputError
-from ml.collaborative.release import NAMES, ReleaseStore, load_arrays, read_held_out
+from ml.collaborative.release import (
+    NAMES,
+    ReleaseStore,
+    load_arrays,
+    read_held_out,
+    verify_release,
+)
 from ml.collaborative.release.arrays import RANKING
 
 Array = np.ndarray[Any, Any]
@@ -73,6 +79,7 @@ def assert_refused(folder: Path, name: str, said: str) -> None:
         lambda: load_arrays(folder),
         lambda: load_arrays(folder, mmap=True),
         lambda: load_collaborative(folder),
+        lambda: verify_release(folder),  # as before a rollback
     ):
         with pytest.raises(DamagedReleaseError, match=text):
             load()

@@ -196,9 +196,14 @@ def test_an_interval_that_is_none_is_refused(model: CollaborativeModel, seconds:
         model.follow(seconds)
 
 
-def test_a_callback_that_is_none_is_refused(model: CollaborativeModel) -> None:
-    with pytest.raises(RequestError, match="expected on_error as a function or None, found 'log'"):
-        model.follow(60, "log")
+async def nobody_awaits(_: BaseException) -> None:
+    raise AssertionError
+
+
+@pytest.mark.parametrize("callback", ["log", nobody_awaits])
+def test_a_callback_that_is_none_is_refused(model: CollaborativeModel, callback: object) -> None:
+    with pytest.raises(RequestError, match="expected on_error as a function that is not async"):
+        model.follow(60, callback)
 
 
 FORKS = """
@@ -215,7 +220,9 @@ with model.follow(0.02) as follower:
         model._reloading.release()
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     end = time.monotonic() + 20
-    (models := model._store.models_dir).joinpath("live").write_text(sys.argv[2])
+    new = model._store.models_dir / "new"
+    new.write_text(sys.argv[2])
+    new.replace(new.with_name("live"))
     while follower.state.release != sys.argv[2] and time.monotonic() < end:
         time.sleep(0.01)
     user = next(iter(model.snapshot.users))

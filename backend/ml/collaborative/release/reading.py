@@ -46,11 +46,13 @@ def verify_release(folder: Path) -> dict[str, Any]:
 
     Raises:
         ReleaseError: a file has another size or hash, or the pickles are not among them; or see
-            `manifest.read_manifest`.
+            `manifest.read_manifest` and `load_arrays`.
     """
     manifest = read_manifest(folder)
+    load_arrays(folder, mmap=True)
     named = {entry["name"] for entry in manifest["files"]}
-    for name in sorted(named | {MODEL_FILE, TRAINSET_FILE}):
+    done = {f"{ARRAYS}/{name}.npy" for name in NAMES}
+    for name in sorted((named | {MODEL_FILE, TRAINSET_FILE}) - done):
         with open_verified(folder, manifest, name):
             pass
     return manifest

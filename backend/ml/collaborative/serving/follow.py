@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from weakref import WeakSet
 
@@ -187,8 +188,10 @@ def _check_arguments(seconds: Any, on_error: Any) -> None:
         right = False
     if not right:
         raise RequestError(f"expected seconds as a number above 0, found {seconds!r:.40}")
-    if on_error is not None and not callable(on_error):
-        raise RequestError(f"expected on_error as a function or None, found {on_error!r:.40}")
+    if on_error is not None and (not callable(on_error) or iscoroutinefunction(on_error)):
+        raise RequestError(
+            f"expected on_error as a function that is not async, or None, found {on_error!r:.40}"
+        )
 
 
 def _describe(error: BaseException) -> str:
