@@ -12,7 +12,7 @@ import pytest
 from helpers import BACKEND
 from small_builds import BUILD, Run, build
 
-from ml.build_collaborative import train_svd_model
+from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative import load_collaborative
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import MlError
@@ -181,3 +181,44 @@ def test_a_models_folder_that_is_moved_away_is_not_made_anew(tmp_path: Path, emp
     assert f"{MlError.__name__}: {models} was moved, replaced or emptied while" in said
     assert not emptied or list(models.iterdir()) == []
     assert emptied or not models.exists()
+
+
+@pytest.mark.parametrize("name", ["live", "svd_model.pkl", "manifest.json", ".lock"])
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_what_is_no_file_is_neither_replaced_nor_waited_for(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    model = train_svd_model(sample_ratings().head(500), epochs=1)
+    for _ in range(2):
+        save_models(*model, str(tmp_path))
+    path = tmp_path / name
+    path.unlink()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    before = path.lstat()
+    for work in (lambda: save_models(*model, str(tmp_path)), ReleaseStore(tmp_path).roll_back):
+        with pytest.raises((MlError, OSError), match=f"{kind} is in the place of a file"):
+            work()
+    if name != "live":
+        assert load_collaborative(tmp_path).recommend("ml_sample_1", 1)
+    assert path.lstat() == before
+
+
+def test_a_pipe_in_the_place_of_the_log_is_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "history.jsonl")
+    save_models(*train_svd_model(sample_ratings().head(500), epochs=1), str(tmp_path))
+    assert "history.jsonl could not be written: " in caplog.text
+    assert len(ReleaseStore(tmp_path).releases()) == 1
+
+
+def test_a_temporary_name_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / ".a.tmp").symlink_to(other)
+    with replace_together(tmp_path / "a") as (file,):
+        file.write(b"new")
+    assert (other.read_text(), (tmp_path / "a").read_text()) == ("mine", "new")

@@ -287,3 +287,28 @@ def test_a_limit_of_processes_is_named(open_folder: Path, script_env: dict[str, 
     last = said.splitlines()[-1]
     assert (process.returncode, "Traceback" in said) == (1, False), said
     assert last.startswith("error: no further process or thread can be started: the limit of this ")
+
+
+@pytest.mark.parametrize("megabytes", [200, 450])
+def test_a_limit_of_memory_is_named(tmp_path: Path, megabytes: int) -> None:
+    limit = megabytes << 20
+    done = subprocess.run(
+        [sys.executable, "-m", BUILD, "--dataset", "sample", "--models-dir", tmp_path, "--quiet"],
+        cwd=BACKEND, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: not enough memory")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failed_request_is_not_blamed_on_the_server_where_no_file_can_be_opened() -> None:
+    """In a process of its own, whose files are all in use."""
+    code = (
+        "import resource; from ml.collaborative.process import check_resources; check_resources();"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); check_resources()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=BACKEND, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("OSError: [Errno 24] Too many open files (ulimit -n)\n")

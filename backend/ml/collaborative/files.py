@@ -60,6 +60,12 @@ def mode_for(folder: Path) -> int:
     return SHARED if mode & stat.S_ISGID and mode & stat.S_IWGRP else OWN
 
 
+def new_umask() -> int:
+    """Return the umask with which another program gives its files the mode of ours."""
+    mode = OWN if _setting is None else _setting
+    return 0o777 & ~(mode | (mode & 0o444) >> 2)
+
+
 def set_mode(path: Path, mode: int) -> None:
     """Set the mode of a new file or folder; a folder may be entered by those who may read it."""
     with suppress(OSError):  # it is another user's, or the file system has no modes

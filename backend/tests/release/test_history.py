@@ -746,7 +746,7 @@ def test_a_clone_without_the_folder_of_the_live_release_loads_serves_and_builds(
     served = load_collaborative(cloned)
     assert served.manifest["build_id"] == first
     assert not served.reload_if_changed()
-    (line,) = (text for text in caplog.messages if "is served" in text)
+    (line,) = (text for text in caplog.messages if "but missing here" in text)
     assert f"{second} is live, but missing here: {first} is served; run git add ml/models" in line
     done = run(TOOL, "releases", "--models-dir", cloned)
     assert f"* {second} is missing, but for the files at the fixed paths" in done.stdout

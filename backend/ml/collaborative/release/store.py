@@ -18,7 +18,7 @@ from ..errors import (
     UsageError,
 )
 from .cleaning import delete_refused, delete_release, delete_temporary, delete_unfinished
-from .history import FORCE, LOG_FILE, PUBLISH, ROLLBACK
+from .history import FORCE, PUBLISH, ROLLBACK
 from .live import FIXED, POINTER, RELEASES, Live
 from .manifest import TOOL, read_manifest
 from .reading import verify_release
@@ -70,10 +70,7 @@ class ReleaseStore(Live):
             MlError: they cannot.
         """
         try:
-            for name in (POINTER, *FIXED, LOG_FILE):
-                path = self.models_dir / name
-                if kind := files.kind_of(path):
-                    raise MlError(f"{kind} is in the place of a file, move it away: {path}")
+            self._check_files()
             files.make_folder(self.models_dir)
             with TemporaryFile(dir=self.models_dir):
                 pass
@@ -83,6 +80,13 @@ class ReleaseStore(Live):
                 "make it a writable folder, or name another with --models-dir"
             ) from None
 
+    def _check_files(self) -> None:
+        """Raise MlError where what is to be replaced is no regular file."""
+        for name in (POINTER, *FIXED):
+            path = self.models_dir / name
+            if kind := files.kind_of(path):
+                raise MlError(f"{kind} is in the place of a file, move it away: {path}")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process, after repairing what a crash left unfinished.
@@ -91,9 +95,11 @@ class ReleaseStore(Live):
 
         Raises:
             InputError: the folder is itself a release, or `live` names none.
+            MlError: something else is in the place of a file; or see `files.locked`.
         """
         with files.locked(self.models_dir):
             if not self._depth:
+                self._check_files()
                 self._recover()
             self._depth += 1
             try:

@@ -186,8 +186,8 @@ def write_release(
     vars(plain).pop("parts", None)  # they lie in arrays: pickles name no class of ours for them
     arrays = model_arrays(svd, trainset)
     temporary = parent / f".{build_id}.tmp"
+    temporary.mkdir(mode=0o700)  # until its files have their modes
     try:
-        temporary.mkdir(mode=0o700)  # until its files have their modes
         (temporary / ARRAYS).mkdir()
         joblib.dump(plain, temporary / MODEL_FILE)
         joblib.dump(rows, temporary / TRAINSET_FILE)

@@ -18,6 +18,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import MlError, SourceError, UsageError
+from ..files import new_umask
 from ..process import check_resources
 from .checkpoints import Checkpoints, open_checkpoints
 from .failures import first_line
@@ -243,6 +244,8 @@ def _settings(master: str | None, is_local: bool) -> dict[str, str]:
     """Return the settings for what the user has not set."""
     settings = {
         "spark.app.name": "collaborative filtering",
+        # Checkpoints and users' vectors hold user ids.
+        "spark.hadoop.fs.permissions.umask-mode": f"{new_umask():03o}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
