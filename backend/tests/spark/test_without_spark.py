@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 
 from ml.build_collaborative import main
 from ml.collaborative.errors import InputError, MlError
+from ml.collaborative.spark.failures import check_account, check_installed
 from ml.collaborative.spark.reading import open_ratings
-from ml.collaborative.spark.session import check_installed
 
 
 def test_nothing_of_spark_is_imported_without_it() -> None:
@@ -84,3 +85,11 @@ def test_a_pointer_of_git_lfs_in_place_of_ratings_says_how_to_fetch_it(
     source = path.parent if "parts" in name else path
     with pytest.raises(InputError, match=f"^{path} is a Git LFS pointer.*`git lfs pull`"):
         open_ratings(None, str(source))
+
+
+def test_a_user_without_a_name_is_an_error_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hadoop does not start there, and says only that its process ended."""
+    check_account()
+    monkeypatch.setattr(os, "geteuid", lambda: 123_456_789)
+    with pytest.raises(MlError, match=r"user 123456789 is not in /etc/passwd: add"):
+        check_account()

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from ..errors import SourceError
-from ..files import CHUNK
+from ..files import CHUNK, create, mode_for
 from ..process import check_resources
 from ..progress import progress_bar
 
@@ -119,7 +119,7 @@ def _download_with_retries(
     redirects = _Redirects()
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=tls), redirects)
     validator = None
-    with target.open("wb") as file:
+    with create(target, mode_for(target.parent)) as file:
         for wait in (*WAITS, None):
             try:
                 with _open(opener, url, file.tell(), validator) as response:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,23 +11,20 @@ import threading
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
-from ..errors import MlError, SourceError, UsageError
+from ..errors import SourceError, UsageError
 from ..files import new_umask
 from ..process import check_resources
 from .checkpoints import Checkpoints, open_checkpoints
-from .failures import first_line
+from .failures import check_account, check_installed, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyspark.sql import DataFrame, SparkSession
 
-JAVA = 17
-"""Oldest version that Spark 4 runs on."""
 IN_OBJECTS, SERIALISED = "MEMORY_AND_DISK", "MEMORY_AND_DISK_SER"
 """Storage levels."""
 STACK = "-Xss16m"
@@ -154,50 +149,14 @@ def open_cluster(
                 _stop(context, gateway)
 
 
-def check_installed() -> str:
-    """Return the version of pyspark.
-
-    Raises:
-        MlError: it is not installed, or no Java that is new enough.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "PySpark does not yet", FutureWarning)
-        try:  # not by metadata, which a pyspark that is not from a wheel lacks
-            from pyspark import __version__ as found
-        except ModuleNotFoundError:
-            found = ""
-    if not found:
-        raise MlError(
-            "pyspark is not installed, and --spark needs it: pip install -r requirements-spark.txt"
-        )
-    fix = (
-        "install it (Debian: apt-get install default-jre-headless), or set JAVA_HOME to the folder "
-        "that has its bin/java"
-    )
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    try:
-        done = subprocess.run(  # noqa: S603  the user's own Java
-            [java or "java", "-version"], capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        where = (
-            f"at JAVA_HOME={home} (unset it to use the one on the path)" if home else "on the path"
-        )
-        raise MlError(f"found no Java {where}, expected {JAVA} or newer for Spark: {fix}") from None
-    number = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
-    if number is None or int(number[1]) < JAVA:
-        said = (done.stderr + done.stdout).strip().partition("\n")[0]
-        raise MlError(f"found {said or 'no Java'}, expected Java {JAVA} or newer for Spark: {fix}")
-    return found
-
-
 def _start(master: str | None, submitted: bool, log: IO[str] | None) -> tuple[Any, Any]:
     """Return the context and the gateway to its Java process; None if spark-submit started it."""
     from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
 
+    if not submitted:
+        check_account()
     is_local = master is not None and master.startswith("local")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if is_local:
