@@ -1,31 +1,42 @@
 """Measure how the app's ratings are read over REST and straight from Postgres: speed, memory.
 
-    python -m benchmarks.app_ratings [ROWS ...]
+    python -m benchmarks.app_ratings [--round-trip MS] [ROWS ...]
 
 Both read one PostgreSQL (from a wheel, over its Unix socket), each in its own process. The REST
 interface is that of the tests: a Python server that answers as PostgREST does, 1,000 rows a page.
+With --round-trip both are read through a relay that delays each way by half of it.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
+import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
+from urllib.parse import urlsplit
 
 TESTS = Path(__file__).parents[1] / "tests"
 ROUNDS = 3
 
 
 def main() -> None:
-    """Print a table; with one argument that is not a number, be the process that reads."""
+    """Print a table; with the one argument `read`, be the process that reads."""
     if sys.argv[1:] == ["read"]:
         read()
         return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--round-trip", type=float, default=0.0, metavar="MS")
+    parser.add_argument("rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    args = parser.parse_args()
     sys.path.insert(0, str(TESTS))
     from app_source import direct_url
     from postgrest_server import SupabaseServer, running_database
@@ -36,15 +47,22 @@ def main() -> None:
         server.create_table(
             "user_id uuid, movie_id int, rating real, primary key (user_id, movie_id)"
         )
+        rest_url, direct = server.url, direct_url(database)
+        if args.round_trip:
+            way = args.round_trip / 2000
+            port = urlsplit(server.url).port
+            rest_url = f"http://127.0.0.1:{delayed(('127.0.0.1', port), way)}"
+            path = f"{database.info.host}/.s.PGSQL.{database.info.port}"
+            direct = f"postgresql://postgres@127.0.0.1:{delayed(path, way)}/postgres"
         ways = {
             "REST": {
-                "SUPABASE_URL": server.url,
+                "SUPABASE_URL": rest_url,
                 "SUPABASE_SERVICE_ROLE_KEY": server.service_key,
                 "SUPABASE_DB_URL": "",
             },
-            "Postgres": {"SUPABASE_DB_URL": direct_url(database)},
+            "Postgres": {"SUPABASE_DB_URL": direct},
         }
-        for rows in map(int, sys.argv[1:] or (10_000, 100_000, 1_000_000)):
+        for rows in args.rows:
             database.execute("truncate ratings")
             database.execute(
                 "insert into ratings select md5((n / 100)::text)::uuid, 1 + mod(n, 100) * 877, "
@@ -65,6 +83,43 @@ def main() -> None:
                 print(f"{rows:9,} {way:9} {seconds:8.2f} {rows / seconds:10,.0f} {peak:9.0f}")
             print(f"{'':9} {speeds[1] / speeds[0]:.0f} times as fast, the same table")
         server.close()
+
+
+def delayed(target: tuple[str, int | None] | str, seconds: float) -> int:
+    """Return a port that leads to a TCP address or Unix socket, `seconds` later each way."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        while True:
+            client, _ = listener.accept()
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            server = socket.socket(socket.AF_UNIX if isinstance(target, str) else socket.AF_INET)
+            server.connect(target)
+            for source, sink in ((client, server), (server, client)):
+                on_the_way = SimpleQueue[tuple[float, bytes]]()
+                for work in (take, give):
+                    other = source if work is take else sink
+                    threading.Thread(target=work, args=(other, on_the_way), daemon=True).start()
+
+    def take(source: socket.socket, on_the_way: SimpleQueue[tuple[float, bytes]]) -> None:
+        data = b"x"
+        while data:
+            data = b""
+            with suppress(OSError):
+                data = source.recv(1 << 16)
+            on_the_way.put((time.monotonic() + seconds, data))
+
+    def give(sink: socket.socket, on_the_way: SimpleQueue[tuple[float, bytes]]) -> None:
+        with suppress(OSError):
+            while True:
+                due, data = on_the_way.get()
+                time.sleep(max(0.0, due - time.monotonic()))
+                if not data:
+                    return sink.shutdown(socket.SHUT_WR)
+                sink.sendall(data)
+
+    threading.Thread(target=accept, daemon=True).start()
+    return int(listener.getsockname()[1])
 
 
 def run(env: dict[str, str]) -> dict[str, float]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PAGE = 10_000
 """Rows asked for at a time; the server may cap them lower (1,000 on a Supabase project)."""
-RANGES = 4
+RANGES = 6
 """Ranges that a table is split into. PostgREST has ten connections to its database, or more."""
 MIN_RANGE = 5000
 """Rows, as the database estimates them; a smaller table is not split."""

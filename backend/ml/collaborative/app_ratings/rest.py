@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SLOW = 10.0
-"""Seconds of reading after which it is said how it would be faster."""
+SLOW, FAST = 5.0, 30_000
+"""After these seconds of reading, with fewer rows a second, it is said how it would be faster."""
 
 
 def read_rows(
@@ -98,7 +98,7 @@ def _read_at_once(ranges: list[Range]) -> Iterator[list[Row]]:
                 rows += len(got)
                 bar.update(len(got))
                 seconds = time.monotonic() - started
-                if seconds > SLOW and not told:
+                if not told and seconds > SLOW and rows < FAST * seconds:
                     told = True
                     logger.warning(
                         "reading is slow, %s app ratings in %.0f s: if user and film are not the "
