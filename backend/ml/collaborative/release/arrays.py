@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -229,7 +230,14 @@ def _is_within(array: NDArray[Any], low: float, high: float, *, inside: bool = F
     if not array.size:
         return True
     least, most = array.min(), array.max()
+    forget_pages(array)
     return bool(low < least and most < high) if inside else bool(low <= least and most <= high)
+
+
+def forget_pages(array: NDArray[Any]) -> None:
+    """Leave an array on the disk again once it was looked at, if it is mapped from there."""
+    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _rises(array: NDArray[Any], *, strictly: bool = False) -> bool:

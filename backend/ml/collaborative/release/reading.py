@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import mmap as mmap_module
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar
@@ -14,7 +13,7 @@ from ..errors import DamagedReleaseError, MissingReleaseError, ReleaseError
 from ..files import CHUNK, LFS_POINTER, LFS_START
 from ..paths import MODELS_DIR, expand
 from ..texts import decode_texts
-from .arrays import NAMES, OPTIONAL, RANKING, find_fault, ranking_from
+from .arrays import NAMES, OPTIONAL, RANKING, find_fault, forget_pages, ranking_from
 from .live import Live
 from .manifest import (
     ARRAYS,
@@ -218,8 +217,8 @@ def load_arrays(
     fault = find_fault(found, manifest["model"]["rating_scale"])
     if fault:
         raise invalid_array(folder, *fault)
-    for array in found.values() if mmap else ():
-        _forget_pages(array)
+    for array in found.values():
+        forget_pages(array)
     return found
 
 
@@ -243,12 +242,6 @@ def read_users(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, in
     if len(rows) < len(users):
         raise invalid_array(folder, "user_ids", "has a user twice")
     return rows
-
-
-def _forget_pages(array: NDArray[Any]) -> None:
-    """Leave a mapped array on the disk again, once it has been checked."""
-    if isinstance(array.base, mmap_module.mmap) and hasattr(mmap_module, "MADV_DONTNEED"):
-        array.base.madvise(mmap_module.MADV_DONTNEED)
 
 
 def _load_array(file: BinaryIO, *, mmap: bool) -> NDArray[Any]:
