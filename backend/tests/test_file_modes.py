@@ -19,6 +19,7 @@ from ml.collaborative.errors import MlError
 from ml.collaborative.files import make_folder, replace_together
 from ml.collaborative.release import ReleaseStore, draft_manifest
 from ml.collaborative.serving.export import export_lists
+from ml.download_movielens import download_movielens_100k
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX modes")
 
@@ -82,6 +83,14 @@ def test_the_data_folder_is_shared_in_the_same_way(umask: int, tmp_path: Path) -
     with replace_together(folder / "a") as (file,):
         file.write(b"a")
     assert modes(folder) == ({"640"}, {"750"})
+
+
+def test_what_is_extracted_is_shared_in_the_same_way(
+    umask: int, tmp_path: Path, movielens_archives: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOVIELENS_BASE_URL", str(movielens_archives))
+    download_movielens_100k(str(tmp_path / "data"))
+    assert modes(tmp_path / "data") == ({"640"}, {"750"})
 
 
 def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:

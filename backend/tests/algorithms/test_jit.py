@@ -175,3 +175,14 @@ def test_code_that_calls_what_may_not_be_there_is_refused_not_run() -> None:
     """Resolving a symbol that is missing would end the process without a word."""
     with pytest.raises(RuntimeError, match=r"calls code outside its module: .*NRT"):
         jit.compiled(allocate, jit.Argument("float64"))
+
+
+def test_the_cache_of_a_user_without_an_account_is_not_a_folder_named_tilde(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 123_456_789, raising=False)
+    folders = list(jit._folders(Path(jit.__file__)))
+    assert folders[0] == Path(jit.__file__).parent / "__pycache__"
+    assert all(folder.is_absolute() for folder in folders)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import InputError
-from ..files import CHUNK, LFS_POINTER, is_lfs_pointer, replace_together
+from ..files import CHUNK, LFS_POINTER, is_lfs_pointer, make_folder, replace_together
 from ..progress import progress_bar
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def extract(
     """
     archive = files[0].archive
     for file in files:
-        (data_dir / file.target).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((data_dir / file.target).parent)
     try:
         with ExitStack() as stack:
             zipped = stack.enter_context(zipfile.ZipFile(zip_path))

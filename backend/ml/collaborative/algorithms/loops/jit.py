@@ -187,7 +187,9 @@ def _folders(source: Path) -> Iterator[Path]:
     import platformdirs
 
     with suppress(RuntimeError):  # a user without a home
-        yield platformdirs.user_cache_path("movie-collaborative-filtering")
+        folder = platformdirs.user_cache_path("movie-collaborative-filtering")
+        if folder.is_absolute():  # else it is ~, of a user without an account
+            yield folder
 
 
 def _read(paths: Iterable[Path]) -> Iterator[str]:
