@@ -91,13 +91,18 @@ def test_films_that_the_apps_users_rated_are_published_too() -> None:
         choose_films(frozenset({7}), movielens)
 
 
-def test_a_file_of_titles_that_cannot_be_read_is_a_warning(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("--report",)])
+def test_a_file_of_titles_that_cannot_be_read_is_a_warning(
+    run: Run, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
     write_set(tmp_path)
     (tmp_path / "ml-latest" / "movies.csv").write_bytes(b"movieId,title,genres\n1,\xff\xfe,Drama\n")
     joblib.dump(list(range(101, 111)), tmp_path / "movie_ids.pkl")
     done = run(
         BUILD, "--dataset", "ml-latest", "--catalog", tmp_path / "movie_ids.pkl", "--data-dir",
         tmp_path, "--models-dir", tmp_path / "models", "--algorithm", "svd", "--force-publish",
+        *flags,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "WARNING: no titles of ml-latest (" in done.stderr
+    assert (tmp_path / "models" / "report.html").is_file() == bool(flags)

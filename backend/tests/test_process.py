@@ -199,7 +199,7 @@ FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
     "shell",
     [
         "2>&-",
-        ">/dev/full",
+        pytest.param(">/dev/full", marks=pytest.mark.slow),
         pytest.param(">&- 2>&- <&-", marks=pytest.mark.slow),
         pytest.param("2>/dev/full", marks=pytest.mark.slow),
     ],
@@ -215,7 +215,14 @@ def test_a_build_is_done_whatever_its_streams_are(shell: str, tmp_path: Path) ->
 
 
 @FULL
-@pytest.mark.parametrize("shell", ["2>&-", "2>/dev/full", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(
+    "shell",
+    [
+        "2>/dev/full",
+        pytest.param("2>&-", marks=pytest.mark.slow),
+        pytest.param(">&- 2>&- <&-", marks=pytest.mark.slow),
+    ],
+)
 def test_exit_codes_do_not_depend_on_stderr(shell: str, tmp_path: Path) -> None:
     (tmp_path / "live").write_bytes(b"\xff\xfe2\0")
     usage = run_with(shell, "ml.collaborative", "recommend", "--stars", "1:2")
@@ -289,7 +296,7 @@ def test_a_limit_of_processes_is_named(open_folder: Path, script_env: dict[str, 
     assert last.startswith("error: no further process or thread can be started: the limit of this ")
 
 
-@pytest.mark.parametrize("megabytes", [200, 450])
+@pytest.mark.parametrize("megabytes", [200, pytest.param(450, marks=pytest.mark.slow)])
 def test_a_limit_of_memory_is_named(tmp_path: Path, megabytes: int) -> None:
     limit = megabytes << 20
     done = subprocess.run(

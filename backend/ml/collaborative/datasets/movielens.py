@@ -146,18 +146,25 @@ def read_ml_100k_films(data_dir: Path) -> pd.DataFrame:
 
 
 def read_own_titles(dataset: str, data_dir: Path) -> dict[int, str]:
-    """Return the title by the set's own film id; the sample's own ids are TMDB ids."""
+    """Return the title by the set's own film id; none, with a warning, if they cannot be read.
+
+    The sample's own ids are TMDB ids.
+    """
     if dataset == "sample":
         return sample.film_titles()
-    if dataset == "ml-100k":
-        return read_ml_100k_titles(data_dir / "ml-100k" / "u.item")
     path = data_dir / dataset / "movies.csv"
-    if not path.is_file():
+    if dataset != "ml-100k" and not path.is_file():
         logger.warning(
             "no titles: %s is missing; `python -m ml.download_movielens --force` fetches it", path
         )
         return {}
-    return movielens_files.read_titles(path)
+    try:
+        if dataset == "ml-100k":
+            return read_ml_100k_titles(data_dir / "ml-100k" / "u.item")
+        return movielens_files.read_titles(path)
+    except (OSError, InputError) as error:
+        logger.warning("no titles of %s (%s)", dataset, error)
+        return {}
 
 
 def fetch_splits(data_dir: Path) -> None:
