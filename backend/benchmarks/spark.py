@@ -72,27 +72,37 @@ def prepare(folder: Path, ratings: int) -> tuple[Path, pd.DataFrame]:
     return path, pd.read_parquet(judges)
 
 
-def watch(pid: int, done: Event, found: dict[str, float]) -> None:
-    """Keep the highest memory of a process and all below it, in GiB, and their processor time."""
-    tick = os.sysconf("SC_CLK_TCK")
-    spent: dict[int, float] = {}
-    while not done.wait(0.5):
-        parents, resident = {}, {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                words = stat.read_text().rpartition(")")[2].split()
-                shared = int((stat.parent / "statm").read_text().split()[2])
-            except OSError:  # it has ended
-                continue
-            own = int(stat.parent.name)
-            parents[own] = int(words[1])
-            resident[own] = (int(words[21]) - shared) * os.sysconf("SC_PAGE_SIZE") / 2**30
-            parents[own], cpu = int(words[1]), (int(words[11]) + int(words[12])) / tick
-            if is_below(own, pid, parents):
-                spent[own] = cpu
-        below = [own for own in resident if is_below(own, pid, parents)]
-        found["GiB"] = max(found.get("GiB", 0), sum(resident[own] for own in below))
-        found["core s"] = sum(spent.values())
+class Watcher(Thread):
+    """Follows the memory and the processor time of a process and of all below it."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.pid, self.done = pid, Event()
+        self.gib = 0.0
+        self.times, self.spent = [time.perf_counter()], [0.0]
+        """Now and then, and the core seconds until then."""
+
+    def run(self) -> None:
+        """Look twice a second."""
+        tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+        each: dict[int, float] = {}
+        while not self.done.wait(0.5):
+            parents, private, cpu = {}, {}, {}
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    words = stat.read_text().rpartition(")")[2].split()
+                    shared = int((stat.parent / "statm").read_text().split()[2])
+                except OSError:  # it has ended
+                    continue
+                own = int(stat.parent.name)
+                parents[own] = int(words[1])
+                private[own] = (int(words[21]) - shared) * page
+                cpu[own] = (int(words[11]) + int(words[12])) / tick
+            below = [own for own in parents if is_below(own, self.pid, parents)]
+            each |= {own: cpu[own] for own in below}
+            self.gib = max(self.gib, sum(private[own] for own in below) / 2**30)
+            self.times.append(time.perf_counter())
+            self.spent.append(sum(each.values()))
 
 
 def is_below(own: int, pid: int, parents: dict[int, int]) -> bool:
@@ -102,31 +112,30 @@ def is_below(own: int, pid: int, parents: dict[int, int]) -> bool:
     return own == pid
 
 
-def build(path: Path, models: Path) -> tuple[dict[str, float], dict[str, float]]:
-    """Run the build; return its seconds by stage, and what `watch` found."""
+def build(path: Path, models: Path) -> tuple[dict[str, tuple[float, float]], float]:
+    """Run the build; return seconds and core seconds of each stage, and the highest memory."""
     command = [
         sys.executable, "-m", "ml.build_collaborative", "--spark", "local[2]", "--item-only",
         "--ratings", path, "--catalog", "all", "--models-dir", models, "--force-publish",
     ]  # fmt: skip
-    start = time.perf_counter()
+    begun = {"start": time.perf_counter()}
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
-    done, watched = Event(), {}
-    watcher = Thread(target=watch, args=(process.pid, done, watched))
+    watcher = Watcher(process.pid)
     watcher.start()
-    begun = {"start": start}
     for line in process.stderr:
         for stage, pattern in STAGES.items():
             if re.search(pattern, line):
                 begun[stage] = time.perf_counter()  # of several trainings the last
-    done.set()
+    watcher.done.set()
     watcher.join()
     if process.wait():
         raise SystemExit(f"the build failed: {line}")
     begun["end"] = time.perf_counter()
-    names = list(begun)
-    return {a: begun[b] - begun[a] for a, b in pairwise(names)}, watched
+    core = dict(zip(begun, np.interp([*begun.values()], watcher.times, watcher.spent), strict=True))
+    stages = {a: (begun[b] - begun[a], core[b] - core[a]) for a, b in pairwise(begun)}
+    return stages, watcher.gib
 
 
 def judge(models: Path, judges: pd.DataFrame) -> tuple[float, float]:
@@ -146,16 +155,15 @@ def judge(models: Path, judges: pd.DataFrame) -> tuple[float, float]:
 
 
 def measure(folder: Path, ratings: int) -> None:
-    """Print a line of the table."""
+    """Print a line of the table: seconds (core seconds) in all and by stage, GiB, RMSE, NDCG@10."""
     path, judges = prepare(folder, ratings)
     models = folder / f"{ratings}-models"
-    stages, watched = build(path, models)
+    stages, gib = build(path, models)
     rmse, ndcg = judge(models, judges)
-    seconds = " | ".join(f"{stages.get(stage, 0):.1f}" for stage in ("start", *STAGES))
+    total = [sum(numbers) for numbers in zip(*stages.values(), strict=True)]
+    columns = [f"{wall:.0f} ({core:.0f})" for wall, core in (total, *stages.values())]
     print(
-        f"| {ratings:,} | {sum(stages.values()):.1f} | {seconds} | {watched['core s']:.0f} "
-        f"| {watched['GiB']:.1f} | {rmse:.4f} | {ndcg:.4f} |",
-        flush=True,
+        f"| {ratings:,} | {' | '.join(columns)} | {gib:.1f} | {rmse:.4f} | {ndcg:.4f} |", flush=True
     )
 
 

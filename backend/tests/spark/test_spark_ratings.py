@@ -41,7 +41,7 @@ def test_ratings_come_back_with_the_ids_they_went_with(cluster: Cluster, tmp_pat
 
 
 def test_of_several_ratings_the_highest_is_kept_and_the_apps_films_are_known(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "r.csv"
     path.write_text("rating,user_id,movie_id,x\n3,7,10,a\n5,7,10,b\n1,ml_8,20,\n2,9,10,\n")
@@ -51,6 +51,9 @@ def test_of_several_ratings_the_highest_is_kept_and_the_apps_films_are_known(
     assert given.scale == (1, 5)
     assert given.movie_ids.tolist() == [10, 20]
     assert given.of_app.tolist() == [True, False]
+    monkeypatch.setattr(ratings, "MAX_FILMS", 1)  # of which numbers are collected here
+    with pytest.raises(InputError, match="found more than 1 films, expected fewer"):
+        read_given(cluster, str(path))
 
 
 def test_ids_are_read_right_from_csv_and_from_integers_with_blanks_among_them(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Message = tuple[int, tuple[Any, ...]]
 
-MAX_BLOCKS = 1000
+MAX_BLOCKS = 2500
 """Blocks of users, and of films."""
 RATINGS_PER_FILM_BLOCK = 4_000_000
 """Each user's vector goes to every block of films that has one of theirs, so there are few."""
