@@ -39,10 +39,13 @@ def address_of(url: str) -> str:
     Raises:
         SourceError: it is not one. The value is not in the error: it could be a secret.
     """
+    import httpx
+
     wrong = None
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
+        host.encode("idna")  # what the name is looked up as
     except ValueError:
         raise SourceError(f"SUPABASE_URL is not an address: {EXPECTED_URL}") from None
     if parts.scheme in {"postgres", "postgresql"}:
@@ -59,9 +62,14 @@ def address_of(url: str) -> str:
         wrong = "is the address of Supabase's dashboard"
     elif re.fullmatch(r"db\.\w+\.supabase\.co", host):
         wrong = "names the database's host"
+    address = ENDS.sub("", parts.geturl()) + "/rest/v1"
+    try:
+        httpx.URL(address)
+    except httpx.InvalidURL:
+        wrong = wrong or "is not an address"
     if wrong:
         raise SourceError(f"SUPABASE_URL {wrong}: {EXPECTED_URL}")
-    return ENDS.sub("", parts.geturl()) + "/rest/v1"
+    return address
 
 
 def role_of(key: SecretStr, role: str) -> str:
