@@ -174,9 +174,17 @@ with store.locked():
 """
 
 
-@pytest.mark.parametrize("emptied", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_models_folder_that_is_moved_away_is_not_made_anew(tmp_path: Path, emptied: bool) -> None:
-    models = tmp_path / "models"
+@pytest.mark.parametrize(
+    "left",
+    [
+        "nothing",
+        pytest.param("an empty folder", marks=pytest.mark.slow),
+        pytest.param("a link", marks=pytest.mark.slow),
+    ],
+)
+def test_a_models_folder_that_is_moved_away_is_not_made_anew(tmp_path: Path, left: str) -> None:
+    models, other = tmp_path / "models", tmp_path / "other"
+    other.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-c", MOVED, str(models)], cwd=BACKEND, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -184,12 +192,14 @@ def test_a_models_folder_that_is_moved_away_is_not_made_anew(tmp_path: Path, emp
     assert process.stdout
     assert process.stdout.readline() == "locked\n"
     models.rename(tmp_path / "elsewhere")
-    if emptied:
+    if left == "an empty folder":
         models.mkdir()
+    elif left == "a link":
+        models.symlink_to(other)
     _, said = process.communicate("go on\n", timeout=60)
     assert f"{MlError.__name__}: {models} was moved, replaced or emptied while" in said
-    assert not emptied or list(models.iterdir()) == []
-    assert emptied or not models.exists()
+    assert models.exists() == (left != "nothing")
+    assert left == "nothing" or list(models.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["live", "svd_model.pkl", ".lock"])

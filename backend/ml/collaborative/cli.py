@@ -147,7 +147,7 @@ def file(text: str) -> Path:
     except FileNotFoundError:
         pass
     except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP):
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             shown = repr(text if len(text) < 80 else f"{text[:60]}…")
             raise argparse.ArgumentTypeError(f"{shown}: {error.strerror}") from None
     return path

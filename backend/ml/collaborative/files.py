@@ -39,8 +39,8 @@ _KINDS = (
     (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "a device"),
 )
 _setting: int | None = None
-_held: dict[str, tuple[int, int]] = {}
-"""Device and inode of the file of each lock that this process holds, by its path."""
+_held: dict[Path, tuple[int, int]] = {}
+"""Device and inode of the lock's file in each folder that this process holds."""
 
 
 def use_mode(mode: int | None) -> None:
@@ -197,18 +197,19 @@ def locked(folder: Path) -> Iterator[None]:
     folder again inside. The file `.lock` names the process that holds the lock, or held it last.
 
     Raises:
-        MlError: the folder was moved away while this thread held it; or see `make_folder`.
+        MlError: the folder was moved away, or its link leads elsewhere, while this process held it;
+            or see `make_folder`.
         OSError: it cannot be made or written.
     """
     from filelock import FileLock, Timeout
 
-    path = folder.resolve() / ".lock"
-    lock = FileLock(path, is_singleton=True)
-    if lock.is_locked:
-        _check_in_place(folder, path)
+    if folder.absolute() in _held:
+        _check_in_place(folder)
     else:
         make_folder(folder)
-        check_file(path)
+        check_file(folder / ".lock")
+    path = folder.resolve() / ".lock"
+    lock = FileLock(path, is_singleton=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -221,20 +222,22 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     if lock.lock_counter == 1:
         set_mode(path, mode_for(folder))
-        _held[str(path)] = _identity(path)
+        _held[folder.absolute()] = _identity(path)
         now = datetime.now(UTC).isoformat(" ", "seconds")
         with suppress(OSError):  # a full disk; only people read this file
             path.write_text(f"process {os.getpid()} on {platform.node()}, since {now}\n", "utf-8")
     try:
         yield
     finally:
+        if lock.lock_counter == 1:
+            _held.pop(folder.absolute(), None)
         lock.release()
 
 
-def _check_in_place(folder: Path, lock: Path) -> None:
+def _check_in_place(folder: Path) -> None:
     """Raise MlError where the folder is not the one that was locked."""
     with suppress(OSError):
-        if _held.get(str(lock)) == _identity(lock):
+        if _held.get(folder.absolute()) == _identity(folder / ".lock"):
             return
     raise MlError(
         f"{folder} was moved, replaced or emptied while this process worked there: nothing more is "

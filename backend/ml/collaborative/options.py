@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .algorithms.training import ALGORITHMS, AUTO, find_algorithm, make_training
@@ -14,6 +12,7 @@ from .spark import ALS
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from .algorithms.training import Training
 
@@ -74,7 +73,7 @@ def make_build_options(args: argparse.Namespace) -> BuildOptions:
         dataset=args.dataset,
         catalog=args.catalog,
         data_dir=args.data_dir,
-        models_dir=_without_links(args.models_dir),
+        models_dir=args.models_dir,
         algorithm=choose_algorithm(args),
         trainings=choose_trainings(args),
         report=args.report,
@@ -85,11 +84,6 @@ def make_build_options(args: argparse.Namespace) -> BuildOptions:
         quiet=args.quiet,
         spark=_make_spark_options(args),
     )
-
-
-def _without_links(folder: Path) -> Path:
-    """Return where a folder is, so that a link that is changed meanwhile changes nothing."""
-    return Path(os.path.realpath(folder)) if os.path.isdir(folder) else folder  # noqa: PTH112  no error
 
 
 def choose_algorithm(args: argparse.Namespace) -> str:
