@@ -16,6 +16,7 @@ from surprise import SVD
 
 from benchmarks.local_als import fit_local_als
 from ml.build_collaborative import save_models
+from ml.collaborative.algorithms.parts import parts_of
 from ml.collaborative.algorithms.svd import predict_pairs
 from ml.collaborative.algorithms.training import make_training
 from ml.collaborative.errors import GateError, SourceError, UsageError
@@ -24,7 +25,7 @@ from ml.collaborative.evaluation.splits import k_folds
 from ml.collaborative.ratings import rating_scale
 from ml.collaborative.release import model_arrays
 from ml.collaborative.serving import load_collaborative
-from ml.collaborative.spark import ALS, on_cluster
+from ml.collaborative.spark import ALS, als, on_cluster
 from ml.collaborative.spark.als import describe_als, fit_als
 from ml.collaborative.spark.item_only import fit_items
 from ml.collaborative.spark.ratings import Given
@@ -99,9 +100,10 @@ def test_many_iterations_need_no_checkpoints(cluster: Cluster, drawn: pd.DataFra
 
 
 def test_an_item_only_model_is_the_full_one_without_its_users(
-    cluster: Cluster, given: Given, drawn: pd.DataFrame
+    cluster: Cluster, given: Given, drawn: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collected = given.collect()
+    monkeypatch.setattr(als, "MAX_LOCAL_RANKING", len(drawn) - 1)
     trainset = make_trainset(collected)
     full = fit_als(trainset, parameters=QUICK, seed=2, cluster=cluster)
     films, empty, fitted = fit_items(
@@ -111,6 +113,11 @@ def test_an_item_only_model_is_the_full_one_without_its_users(
     assert given.scale == rating_scale(drawn["rating"]) == empty.rating_scale
     assert empty.global_mean == pytest.approx(trainset.global_mean)
     np.testing.assert_allclose(films.bi, full.bi[order], atol=1e-9)
+    lists, of_full = parts_of(films).ranking, parts_of(full).ranking
+    assert lists is not None
+    assert of_full is not None
+    np.testing.assert_allclose(lists.cold, of_full.cold[order], rtol=1e-5)
+    assert {*lists.head.tolist()} == {*range(len(order))}
     arrays, whole = model_arrays(films, empty), model_arrays(full, trainset)
     assert arrays["bu"].shape == (0,)
     assert arrays["pu"].shape == (0, 3)
