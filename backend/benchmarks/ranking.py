@@ -47,6 +47,7 @@ DRAWS, SEED = 5, 0
 KNOWN = (0, 3, 10, 50)
 """Ratings of new users that are known; peers are measured with `PEERS_KNOWN` alone."""
 PEERS_KNOWN = 10
+TUNING_SHARE = 0.2
 APP_FILMS, APP_RATINGS = 500, 1000
 OURS, FOLDED = "lists by score", "lists by score, folded in"
 BY_STARS, PLAN = "Bayesian, by stars", "plan's SVD, by stars"
@@ -64,6 +65,8 @@ class Case(NamedTuple):
     split: Split
     catalog: np.ndarray | None = None
     """TMDB ids of the films that may be listed; None stands for all."""
+    known: int | None = None
+    """Ratings that are known of the users held out; None stands for users like the others."""
 
     def folder(self, results: Path) -> Path:
         """Where its files are kept."""
@@ -80,12 +83,13 @@ def movielens_cases(dataset: str, data_dir: Path) -> Iterator[Case]:
     named = {FOLDS: splits["5 random folds"], TIME: splits["the last tenth in time"]}
     if "u1 to u5" in splits:
         named["u1 to u5"] = splits["u1 to u5"]
-    for known in KNOWN if dataset == "ml-100k" else [PEERS_KNOWN]:
-        draws = [new_users(table["user_id"], known, seed) for seed in range(DRAWS)]
-        named[f"new users, {known} known"] = draws
     for name, parts in named.items():
         for number, split in enumerate(parts):
             yield Case(f"{dataset}: {name}", number, table, split)
+    for known in KNOWN if dataset == "ml-100k" else [PEERS_KNOWN]:
+        for number in range(DRAWS):
+            split = new_users(table["user_id"], known, number)
+            yield Case(f"{dataset}: new users, {known} known", number, table, split, None, known)
 
 
 def app_cases(data_dir: Path) -> Iterator[Case]:
@@ -109,7 +113,11 @@ def app_cases(data_dir: Path) -> Iterator[Case]:
 
 
 def write_case(case: Case, folder: Path) -> None:
-    """Write what peers train on, and what lists are measured by."""
+    """Write what peers train on, and what lists are measured by.
+
+    Peers are tuned on the fixed fifth of the training rows; where new users are held out, on a
+    fifth of the training's users, of whom as many ratings are known.
+    """
     check_apart(case.table, case.split)
     train, test = (case.table.iloc[rows] for rows in case.split)
     trainset = make_trainset(train)
@@ -119,7 +127,10 @@ def write_case(case: Case, folder: Path) -> None:
     asked = np.zeros(len(names), dtype=np.intp)
     asked[people] = users
     held = np.zeros(len(train), dtype=bool)
-    held[fixed_fifth(train)[0].test] = True
+    if case.known is None:
+        held[fixed_fifth(train)[0].test] = True
+    else:
+        held[new_users(train["user_id"], case.known, SEED, TUNING_SHARE).test] = True
     ids = np.array(trainset.raw_items())
     of_catalog = np.ones(len(ids), bool) if case.catalog is None else np.isin(ids, case.catalog)
     listed = case.table["movie_id"].unique() if case.catalog is None else case.catalog
@@ -161,7 +172,7 @@ def make_own_lists(case: Case, folder: Path) -> None:
     model = serve(train)
     made = {OURS: lists(model, names), BY_STARS: lists(model, names, by="stars")}
     made[PLAN] = lists(serve(train, "svd"), names, by="stars")
-    if case.group.endswith(FOLDS):
+    if case.group == f"ml-100k: {FOLDS}":
         for novelty in NOVELTY:
             made[f"{OURS}, novelty {novelty:g}"] = lists(model, names, novelty=novelty)
         now = model.snapshot
@@ -175,7 +186,7 @@ def make_own_lists(case: Case, folder: Path) -> None:
             found = np.empty_like(best)
             found[inner] = inner[best]
             np.savez_compressed(folder / f"similar by {name}.npz", top=found)
-    if "new users" in case.group:
+    if case.known is not None:
         new = train["user_id"].isin(names)
         base = serve(train[~new])
         stars = {user: dict(zip(rows["movie_id"].tolist(), rows["rating"].tolist(), strict=True))
@@ -219,7 +230,7 @@ def run_peers(cases: list[Case], results: Path, envs: Path, asked: list[str]) ->
 
 def has_peers(case: Case) -> bool:
     """Whether peers are measured there, too."""
-    return "new users" not in case.group or case.group.endswith(f" {PEERS_KNOWN} known")
+    return case.known in (None, PEERS_KNOWN)
 
 
 def measure(folder: Path) -> dict[str, pd.DataFrame]:
@@ -309,9 +320,10 @@ def summarise(title: str, found: dict[str, dict[str, list[pd.DataFrame]]]) -> st
         ours = by_name[OURS]
         quality = {name: np.mean([frame["NDCG@10"].mean() for frame in frames])
                    for name, frames in by_name.items() if len(frames) == len(ours)}  # fmt: skip
-        best = max((name for name in peers if name in quality), key=quality.__getitem__)
-        ahead, error = paired(ours, by_name[best])
-        cells.append(f"{ahead:+.4f} ± {error:.4f} ({best})")
+        cells.append("")
+        if best := max((name for name in peers if name in quality), key=quality.get, default=""):
+            ahead, error = paired(ours, by_name[best])
+            cells[-1] = f"{ahead:+.4f} ± {error:.4f} ({best})"
     return "\n".join([*lines, "| ahead of the best peer by | " + " | ".join(cells) + " |"])
 
 
