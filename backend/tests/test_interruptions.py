@@ -79,17 +79,23 @@ def test_ctrl_c_while_sampling_does_not_wait_for_the_chains(start: Start, models
     assert rest.count("sample") < 200
 
 
+@pytest.mark.parametrize("asked", [0, 3], ids=["first request", "pages"])
 def test_ctrl_c_while_reading_app_ratings_keeps_the_model(
-    start: Start, models: Path, supabase_server: SupabaseServer, movielens_archives: Path
-) -> None:
+    start: Start, models: Path, supabase_server: SupabaseServer, movielens_archives: Path,
+    asked: int,
+) -> None:  # fmt: skip
     before = contents(models)
-    supabase_server.faults = [Slow(3.0)]
+    supabase_server.insert([(f"u{user}", 11, 4) for user in range(50)])
+    supabase_server.max_rows = 10
+    supabase_server.faults = [*[None] * asked, Slow(3.0)]
     process = start(
         BUILD, "--catalog", "all", "--models-dir", models, "--data-dir", models / "data",
         MOVIELENS_BASE_URL=str(movielens_archives), SUPABASE_URL=supabase_server.url,
         SUPABASE_SERVICE_ROLE_KEY=supabase_server.service_key,
     )  # fmt: skip
     wait_for(process, "reading the app's ratings")
+    while len(supabase_server.requests) <= asked:
+        assert process.poll() is None
     _, said = interrupt(process)
     assert process.returncode == 130
     assert "Traceback" not in said
