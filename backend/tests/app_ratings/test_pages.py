@@ -49,8 +49,9 @@ KINDS: dict[str, list[object]] = {
 
 
 @pytest.mark.usefixtures("split")
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("cap", [6, 7, 1000])
+@pytest.mark.parametrize(
+    ("kind", "cap"), [*((kind, 6) for kind in KINDS), ("numeric", 7), ("numeric", 1000)]
+)
 def test_rows_that_are_equal_and_written_differently_all_come(
     supabase_server: SupabaseServer, kind: LiteralString, cap: int
 ) -> None:
@@ -147,7 +148,7 @@ def test_several_ranges_are_read_at_once_and_each_row_comes_once_while_others_co
 
 
 @pytest.mark.usefixtures("split")
-@pytest.mark.parametrize("kind", ["text", "uuid", "bigint", "numeric", "double precision"])
+@pytest.mark.parametrize("kind", ["text", "uuid", "double precision"])
 def test_ranges_are_those_of_the_columns_type(
     supabase_server: SupabaseServer, kind: LiteralString
 ) -> None:
