@@ -217,7 +217,7 @@ def _build(options: BuildOptions, cluster: Cluster | None) -> None:
         if given is None:
             choice.check_catalog(options, films, combined)
         wanted = choice.choose_films(films, combined, given.whole if given else None)
-        trainings = build.choose_trainings(options, cluster, combined, given)
+        trainings = build.choose_trainings(options, cluster, given)
         held_out = build.hold_out_fifth(options, trainings, combined, wanted)
         training = held_out.training if held_out else trainings[0]
         if given is None or given.whole is None:

@@ -58,13 +58,13 @@ def test_ctrl_c_while_sampling_does_not_wait_for_the_chains(start: Start, models
     """Of four chains of 400 samples each, few samples come after it."""
     code = (
         "import os, numpy as np, pandas as pd; "
-        "from ml.collaborative.algorithms.bayesian import fit_bayesian; "
+        "from ml.collaborative.algorithms.bayesian import Schedule, fit_bayesian; "
         "from ml.collaborative.trainset import make_trainset; "
         "from ml.collaborative.ratings import make_ratings; "
         "r = np.random.default_rng(0); n = 300_000; "
         "t = make_trainset(make_ratings(r.integers(0, 500, n).astype(str), "
         "r.integers(1, 500, n), r.integers(1, 6, n))); "
-        "fit_bayesian(t, factors=10, seed=0, sweeps=400, burn_in=0, "
+        "fit_bayesian(t, factors=10, seed=0, schedule=Schedule(4, 400, 0), "
         "watch=lambda *_: os.write(1, b'sample\\n'))"
     )
     process = subprocess.Popen(

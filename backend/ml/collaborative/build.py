@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import datasets, ratings, report
@@ -102,23 +100,13 @@ def load_given(options: BuildOptions, cluster: Cluster | None) -> Loaded | None:
 
 
 def choose_trainings(
-    options: BuildOptions, cluster: Cluster | None, table: pd.DataFrame, given: Loaded | None
+    options: BuildOptions, cluster: Cluster | None, given: Loaded | None
 ) -> list[Training]:
-    """Return what is to be trained and judged; what is too large for this machine is left out."""
-    if cluster is not None:
-        item_only = given is not None and given.whole is not None
-        return [on_cluster(one, cluster, folded=item_only) for one in options.trainings]
-    trainings = list(options.trainings)
-    for training in options.trainings[1:]:
-        size = (table["user_id"].nunique(), table["movie_id"].nunique(), len(table))
-        needed, free = training.algorithm.memory(*size), available_memory()
-        if needed > free:
-            logger.warning(
-                "%s needs about %.1f GiB and %.1f GiB are free: it is left out",
-                training.algorithm.title, needed / 2**30, free / 2**30,
-            )  # fmt: skip
-            trainings.remove(training)
-    return trainings
+    """Return what is to be trained and judged."""
+    if cluster is None:
+        return list(options.trainings)
+    item_only = given is not None and given.whole is not None
+    return [on_cluster(one, cluster, folded=item_only) for one in options.trainings]
 
 
 def read_live(store: ReleaseStore, options: BuildOptions) -> Live:
@@ -270,13 +258,3 @@ def write_vectors(options: BuildOptions, vectors: DataFrame | None, build_id: st
     from .spark.build import write_users
 
     write_users(vectors, options.spark.user_vectors, build_id)
-
-
-def available_memory() -> int:
-    """Return the bytes of memory that this machine can still give; a guess where it is not told."""
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) << 10
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return 4 << 30

@@ -34,7 +34,7 @@ def describe_inputs(
         versions |= spark_version()
     known: dict[str, Any] = {}
     if len(options.trainings) == 1:  # of several, the same data choose the same
-        known["parameters"] = options.trainings[0].describe()
+        known["parameters"] = options.trainings[0].describe(len(table))
     return known | {
         "asked": options.algorithm,
         "seed": options.trainings[0].seed,
@@ -90,5 +90,5 @@ def draft(
     known = {name: inputs[name] for name in ("asked", "seed", "versions", "shape")}
     return draft_manifest(
         *model, data=data, catalog=catalog or None, algorithm=training.algorithm.name,
-        parameters=training.describe(), **known,
+        parameters=training.describe(len(table)), **known,
     )  # fmt: skip

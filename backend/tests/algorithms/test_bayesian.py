@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import joblib
 import numpy as np
 import pandas as pd
@@ -10,11 +12,11 @@ from surprise.prediction_algorithms import matrix_factorization
 from threadpoolctl import threadpool_limits
 
 from ml.build_collaborative import save_models, train_svd_model
-from ml.collaborative.algorithms.bayesian import fit_bayesian
+from ml.collaborative.algorithms.bayesian import Schedule, fit_bayesian, schedule_for
 from ml.collaborative.algorithms.fold_in import implied
 from ml.collaborative.algorithms.loops.gibbs import compiled_side, sample_side
-from ml.collaborative.algorithms.posterior import Samples, compile_samples
-from ml.collaborative.algorithms.training import ALGORITHMS, make_training
+from ml.collaborative.algorithms.posterior import PosteriorMean, Sample
+from ml.collaborative.algorithms.training import ALGORITHMS, PLAN, make_training
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import InputError, UsageError
 from ml.collaborative.evaluation.protocol import evaluate
@@ -22,7 +24,8 @@ from ml.collaborative.evaluation.splits import k_folds
 from ml.collaborative.ratings import make_ratings
 from ml.collaborative.trainset import make_trainset
 
-SEED = np.random.SeedSequence(0)
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def random_problem(seed: int) -> list[object]:
@@ -95,35 +98,62 @@ def test_the_compiled_step_is_the_one_that_is_read() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-def draw_samples(count: int, users: int, items: int, rank: int) -> Samples:
+def normal(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def draw_samples(count: int, users: int, items: int, rank: int) -> list[Sample]:
     rng = np.random.default_rng(1)
-    shapes = (count, rank + 2, users), (count, rank + 2, items)
-    sides = [rng.normal(size=shape).astype(np.float32) for shape in (*shapes, shapes[1])]
-    sides[0][:, 1], sides[1][:, 0] = 1, 1
-    return Samples(rng.normal(size=count), *sides)
+    sizes = users, items, items
+    return [
+        Sample(rng.normal(), *(normal(rng, size, 1 + rank) for size in sizes)) for _ in range(count)
+    ]
 
 
-def mean_prediction(samples: Samples) -> np.ndarray:
-    products = np.einsum("sfu,sfi->ui", samples.users, samples.items, dtype=np.float64)
-    return samples.constants.mean() + products / len(samples.constants)
+def mean_of(
+    samples: list[Sample], counts: tuple[NDArray[Any], NDArray[Any]], factors: int
+) -> PosteriorMean:
+    mean = PosteriorMean(*counts, factors)
+    for sample in samples:
+        mean.add(sample)
+    return mean
+
+
+def mean_prediction(samples: list[Sample]) -> NDArray[np.float64]:
+    return np.mean(
+        [
+            s.constant + s.users[:, :1] + s.items[:, 0] + s.users[:, 1:] @ s.items[:, 1:].T
+            for s in samples
+        ],
+        axis=0, dtype=np.float64,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("users", "items"), [(12, 30), (30, 12), (9, 9)])
 def test_the_mean_of_all_samples_is_compiled_exactly(users: int, items: int) -> None:
-    samples = draw_samples(8, users, items, 3)
+    """More samples than there is room for between two cuts."""
+    samples = draw_samples(90, users, items, 3)
     counts = np.arange(1, users + 1), np.arange(1, items + 1)
-    bu, bi, pu, qi, _ = compile_samples(samples, counts, 40, SEED)
+    bu, bi, pu, qi, _ = mean_of(samples, counts, 40).compile()
     assert (pu.shape, qi.shape) == ((users, 40), (items, 40))
+    np.testing.assert_allclose(bu[:, None] + bi + pu @ qi.T, mean_prediction(samples), atol=1e-5)
+
+
+def test_the_mean_of_several_chains_is_that_of_all_their_samples() -> None:
+    samples = draw_samples(90, 40, 30, 3)
+    counts = np.arange(1, 41), np.arange(1, 31)
+    first = mean_of(samples[:50], counts, 40)
+    first.add_mean(mean_of(samples[50:], counts, 40))
+    bu, bi, pu, qi, _ = first.compile()
     np.testing.assert_allclose(bu[:, None] + bi + pu @ qi.T, mean_prediction(samples), atol=1e-5)
 
 
 def test_what_rated_films_add_to_a_user_is_in_bias_and_vector() -> None:
     """Of two users who are alike but for two rated films, the films explain the difference."""
-    samples = draw_samples(8, 12, 30, 3)
-    samples.rated[:, 1] = 0  # the factor that is constant for users
-    samples.users[:, :, 1] = samples.users[:, :, 0]
-    samples.users[:, :, 1] += samples.rated[:, :, [4, 9]].sum(axis=2) / np.float32(2**0.5)
-    bu, _, pu, _, implicit = compile_samples(samples, (np.ones(12), np.ones(30)), 40, SEED)
+    samples = draw_samples(90, 12, 30, 3)
+    for sample in samples:
+        sample.users[1] = sample.users[0] + sample.implied[[4, 9]].sum(axis=0) / np.float32(2**0.5)
+    bu, _, pu, _, implicit = mean_of(samples, (np.ones(12), np.ones(30)), 40).compile()
     added = implied(implicit, np.array([4, 9]))
     np.testing.assert_allclose(bu[1] - bu[0], added[0], atol=1e-5)
     np.testing.assert_allclose(pu[1] - pu[0], added[1:], atol=1e-4)
@@ -132,23 +162,52 @@ def test_what_rated_films_add_to_a_user_is_in_bias_and_vector() -> None:
 def test_a_cut_keeps_the_largest_singular_values() -> None:
     """As good as the best there is (Eckart and Young 1936)."""
     samples = draw_samples(40, 120, 200, 2)
-    counts = np.ones(120), np.ones(200)
-    bu, bi, pu, qi, _ = compile_samples(samples, counts, 30, SEED)
+    bu, bi, pu, qi, _ = mean_of(samples, (np.ones(120), np.ones(200)), 30).compile()
     whole = mean_prediction(samples) - bu[:, None] - bi
     values = np.linalg.svd(whole, compute_uv=False)
     left_out = np.linalg.norm(whole - pu @ qi.T)
     assert left_out <= 1.001 * np.sqrt(np.sum(values[30:] ** 2))
 
 
+def test_samples_without_vectors_are_biases_alone() -> None:
+    samples = [
+        sample._replace(items=sample.items * [1, 0, 0, 0]) for sample in draw_samples(5, 6, 7, 3)
+    ]
+    bu, bi, pu, qi, _ = mean_of(samples, (np.ones(6), np.ones(7)), 4).compile()
+    assert not pu.any()
+    assert not qi.any()
+    np.testing.assert_allclose(bu[:, None] + bi, mean_prediction(samples), atol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_samples() -> None:
+    samples = draw_samples(60, 12, 30, 20)
+    mean = PosteriorMean(np.ones(12), np.ones(30), 10)
+    before = [stack.nbytes for stack in mean.stacks]
+    for sample in samples:
+        mean.add(sample)
+    assert [stack.nbytes for stack in mean.stacks] == before
+    assert mean.samples == 60
+
+
 def test_unknown_users_and_films_are_predicted_as_the_average() -> None:
     samples = draw_samples(5, 6, 7, 3)
     counts = np.arange(1, 7), np.arange(2, 9)
-    bu, bi, *_ = compile_samples(samples, counts, 7, SEED)
+    bu, bi, *_ = mean_of(samples, counts, 7).compile()
     predicted = mean_prediction(samples)
     np.testing.assert_allclose(bi, np.average(predicted, axis=0, weights=counts[0]), atol=1e-5)
     by_user = np.average(predicted, axis=1, weights=counts[1])
     typical = np.average(by_user, weights=counts[0])
     np.testing.assert_allclose(bu, by_user - typical, atol=1e-5)
+
+
+def test_the_more_ratings_the_fewer_sweeps() -> None:
+    drawn = [schedule_for(count) for count in (1, 4_000_000, 4_000_001, 10**9)]
+    assert drawn[0] == drawn[1] == Schedule(4, 50, 10)
+    work = [chains * sweeps for chains, sweeps, _ in drawn]
+    assert work == sorted(work, reverse=True)
+    assert ALGORITHMS["bayesian"].describe(PLAN, 10**9) == {
+        "factors": 100, "rank": 20, **drawn[-1]._asdict(),
+    }  # fmt: skip
 
 
 def test_the_model_is_a_genuine_svd_and_the_same_for_a_seed(
@@ -176,7 +235,7 @@ def test_the_threads_of_blas_have_no_part_in_the_model(real_ratings: pd.DataFram
     models = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            models.append(fit_bayesian(trainset, factors=20, seed=0, chains=2, sweeps=4, burn_in=2))
+            models.append(fit_bayesian(trainset, factors=20, seed=0, schedule=Schedule(2, 6, 2)))
     for name in ("bu", "bi", "pu", "qi"):
         np.testing.assert_array_equal(*(getattr(model, name) for model in models))
 

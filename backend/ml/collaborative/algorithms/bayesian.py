@@ -12,7 +12,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import joblib
 import numpy as np
@@ -20,21 +20,42 @@ from threadpoolctl import threadpool_limits
 
 from ..progress import progress_bar
 from ..surprise_classes import SVD, AlgoBase
+from .fold_in import multiply_pairs
 from .loops.gibbs import compiled_side
 from .parts import Parts, attach
-from .posterior import Samples, compile_samples
+from .posterior import PosteriorMean, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from ..trainset import ArrayTrainset
-    from .training import Predict, Watch
+    from .training import Watch
 
-RANK, CHAINS, SWEEPS, BURN_IN = 20, 4, 50, 10
-"""Several short chains beat one long one: their early samples differ more, and their mean is
-better than that of the same number of sweeps in one chain (benchmarks/RESULTS.md)."""
+RANK = 20
+
+
+class Schedule(NamedTuple):
+    """How much is drawn."""
+
+    chains: int
+    """Several short ones beat one long one: their early samples differ more, and their mean is
+    better than that of the same number of sweeps in one chain (benchmarks/RESULTS.md)."""
+    sweeps: int
+    """Steps of each chain."""
+    burn_in: int
+    """How many of them are left out of the mean."""
+
+
+SCHEDULES = ((4_000_000, Schedule(4, 50, 10)), (None, Schedule(2, 50, 10)))
+"""By the ratings up to which they hold. More chains bring less and take longer the more ratings
+there are; shorter ones have not come far enough (benchmarks/RESULTS.md)."""
+
+
+def schedule_for(ratings: int) -> Schedule:
+    """Return the first of `SCHEDULES` that holds for so many ratings."""
+    return next(found for most, found in SCHEDULES if most is None or ratings <= most)
 
 
 class _StoppedError(Exception):
@@ -46,24 +67,22 @@ def fit_bayesian(
     *,
     factors: int,
     seed: int,
-    rank: int = RANK,
-    chains: int = CHAINS,
-    sweeps: int = SWEEPS,
-    burn_in: int = BURN_IN,
+    schedule: Schedule | None = None,
     watch: Watch | None = None,
 ) -> SVD:
     """Train by Gibbs sampling, and put the posterior mean into a surprise.SVD.
 
     A user the model does not know is predicted as users are on average, and so is a film.
 
+    Besides the trainset and its rows by user memory holds 12 bytes for each rating and, for each
+    thread, 16 for each rating and some 2.5 KB for each user and 4 KB for each film.
+
     Args:
         trainset: at least one rating.
         factors: length of the film and user vectors of the result.
         seed: of all that is drawn; the same seed gives the same model, on any number of cores.
-        rank: factors of the sampled model.
-        chains: run independently of each other, on as many threads as there are cores.
-        sweeps: steps of each chain.
-        burn_in: how many of them are left out of the mean.
+        schedule: by default `schedule_for` so many ratings. The chains run independently of each
+            other, on as many threads as there are cores.
         watch: called with each sample that goes into the mean; the chains call it at once.
 
     Raises:
@@ -71,46 +90,39 @@ def fit_bayesian(
     """
     trainset.check()
     problem = _Problem(trainset)
-    kept, rows = sweeps - burn_in, rank + 2
-    samples = Samples(
-        np.empty(chains * kept),
-        np.empty((chains * kept, rows, trainset.n_users), np.float32),
-        *(np.empty((chains * kept, rows, trainset.n_items), np.float32) for _ in range(2)),
-    )
+    chains, sweeps, burn_in = schedule or schedule_for(trainset.n_ratings)
     stopped = Event()
-    *chain_seeds, last_seed = np.random.SeedSequence(seed).spawn(chains + 1)
+    seeds = np.random.SeedSequence(seed).spawn(chains)
     with (
+        threadpool_limits(1),  # the number of threads moves sums in the last digits
         progress_bar("sampling", " sweeps", chains * sweeps) as bar,
         ThreadPoolExecutor(min(chains, joblib.cpu_count())) as pool,
     ):
 
-        def sample(chain: int) -> None:
-            def step(rmse: float, predict: Predict | None) -> None:
+        def sample(chain: int) -> PosteriorMean:
+            mean = PosteriorMean(problem.user_counts, problem.item_counts, factors)
+            for sweep, (rmse, found) in enumerate(problem.sample(seeds[chain], sweeps)):
                 if stopped.is_set():
                     raise _StoppedError
+                if sweep >= burn_in:
+                    mean.add(found)
+                    if watch:
+                        watch(chain, partial(_predict_sample, problem.mean, found))
                 bar.set_postfix_str(f"RMSE {rmse:.4f}", refresh=False)
                 bar.update()
-                if watch and predict:
-                    watch(chain, predict)
-
-            own = slice(chain * kept, (chain + 1) * kept)
-            room = Samples(
-                samples.constants[own], samples.users[own], samples.items[own], samples.rated[own]
-            )
-            problem.sample(chain_seeds[chain], sweeps, room, step)
+            mean.pack()
+            return mean
 
         try:
-            list(pool.map(sample, range(chains)))
+            first, *others = pool.map(sample, range(chains))
         except BaseException:  # Ctrl-C above all: the other chains are not waited for
             stopped.set()
             raise
-    model = SVD(n_factors=factors, random_state=seed)
-    AlgoBase.fit(model, trainset)
-    counts = problem.user_counts, problem.item_counts
-    with threadpool_limits(1):  # the number of threads moves sums in the last digits
-        model.bu, model.bi, model.pu, model.qi, implicit = compile_samples(
-            samples, counts, factors, last_seed
-        )
+        for other in others:
+            first.add_mean(other)
+        model = SVD(n_factors=factors, random_state=seed)
+        AlgoBase.fit(model, trainset)
+        model.bu, model.bi, model.pu, model.qi, implicit = first.compile()
     return attach(model, Parts(implicit=implicit))
 
 
@@ -129,24 +141,18 @@ class _Problem:
         self.mean = trainset.global_mean
         self.centred = rows.ratings.astype(np.float64) - self.mean
 
-    def sample(
-        self,
-        seed: np.random.SeedSequence,
-        sweeps: int,
-        samples: Samples,
-        step: Callable[[float, Predict | None], None],
-    ) -> None:
-        """Run one chain; all variances and means have the vague priors of Rendle 2012 (all ones).
+    def sample(self, seed: np.random.SeedSequence, sweeps: int) -> Iterator[tuple[float, Sample]]:
+        """Yield training RMSE and sample of one chain, sweep after sweep.
+
+        All variances and means have the vague priors of Rendle 2012 (all ones).
 
         Args:
             seed: of all that is drawn.
-            sweeps: as many of the last as `samples` has room for go there.
-            samples: to be filled.
-            step: called after each sweep with the training RMSE and, of those, the sample.
+            sweeps: how many.
         """
         draw_side = compiled_side()
         rng = np.random.default_rng(seed)
-        n, factors = len(self.centred), samples.users.shape[1]
+        n, factors = len(self.centred), RANK + 2
         sizes = len(self.user_counts), len(self.item_counts)
         user_weights, item_weights = (
             1 / np.sqrt(np.maximum(counts, 1)) for counts in (self.user_counts, self.item_counts)
@@ -163,8 +169,7 @@ class _Problem:
         squares = float(np.sum(residual**2))
         means = np.zeros((4, factors))
         constant = 0.0
-        burn_in = sweeps - len(samples.constants)
-        for sweep in range(sweeps):
+        for _ in range(sweeps):
             noise_precision = 2 * rng.gamma((1 + n) / 2) / (1 + squares)
             means, precisions = _draw_priors(rng, groups, means)
             draws = [rng.standard_normal(group.shape) for group in groups]
@@ -183,24 +188,26 @@ class _Problem:
                 noise_precision, means[2:], precisions[2:], *draws[2:], 0, scratch[1],
             )  # fmt: skip
             residual[self.to_item_order] = by_item_residual
-            if sweep >= burn_in:
-                samples.constants[sweep - burn_in] = constant
-                samples.users[sweep - burn_in], samples.items[sweep - burn_in] = users, items
-                samples.rated[sweep - burn_in] = groups[1]
-            sample = partial(_predict_sample, self.mean + constant, users, items)
-            step((squares / n) ** 0.5, sample if sweep >= burn_in else None)
+            yield (
+                (squares / n) ** 0.5,
+                Sample(
+                    constant,
+                    *(
+                        np.delete(array, fixed, axis=0).T.astype(np.float32, order="C")
+                        for array, fixed in ((users, 1), (items, 0), (groups[1], 1))
+                    ),
+                ),
+            )
 
 
 def _predict_sample(
-    constant: float,
-    users: NDArray[np.float64],
-    items: NDArray[np.float64],
-    user_ids: NDArray[np.integer],
-    item_ids: NDArray[np.integer],
+    mean: float, sample: Sample, user_ids: NDArray[np.integer], item_ids: NDArray[np.integer]
 ) -> NDArray[np.float64]:
     """See `training.Predict`."""
-    products: NDArray[np.float64] = np.einsum("fn,fn->n", users[:, user_ids], items[:, item_ids])
-    return constant + products
+    biases = sample.users[user_ids, 0] + sample.items[item_ids, 0].astype(np.float64)
+    products = multiply_pairs(sample.users[:, 1:], user_ids, sample.items[:, 1:], item_ids)
+    predictions: NDArray[np.float64] = mean + sample.constant + biases + products
+    return predictions
 
 
 def _draw_priors(

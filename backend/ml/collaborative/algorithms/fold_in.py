@@ -21,6 +21,8 @@ STRIP = 200_000
 """Multiplications up to which OpenBLAS uses one thread (its limit is 2**18)."""
 MAX_RATINGS = 1_000_000
 """Ratings, at most, that the variance around predictions is computed from."""
+PAIRS_AT_ONCE = 1 << 14
+"""Of vectors that are multiplied: 26 MiB where they have 100 numbers."""
 
 
 def learn_root(arrays: Mapping[str, NDArray[Any]], global_mean: float) -> NDArray[np.float64]:
@@ -44,7 +46,7 @@ def learn_root(arrays: Mapping[str, NDArray[Any]], global_mean: float) -> NDArra
     user = np.searchsorted(arrays["rated_starts"], rows, side="right") - 1
     film, stars = arrays["rated_movies"][rows], arrays["rated_stars"][rows]
     errors = stars - global_mean - bu[user] - arrays["bi"][film]
-    errors -= np.einsum("nf,nf->n", pu[user], arrays["qi"][film])
+    errors -= multiply_pairs(pu, user, arrays["qi"], film)
     noise = float(np.mean(errors**2))
     with threadpool_limits(1):  # the number of threads moves sums in the last digits
         own = np.column_stack([bu, pu])
@@ -54,6 +56,19 @@ def learn_root(arrays: Mapping[str, NDArray[Any]], global_mean: float) -> NDArra
         if users <= own.shape[1]:
             return np.ascontiguousarray(own.T)
         return make_root(own.T @ own)
+
+
+def multiply_pairs(
+    pu: NDArray[Any], users: NDArray[np.integer], qi: NDArray[Any], items: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Return the inner product of each pair of rows of `pu` and `qi`, (n,), in bounded memory."""
+    import numpy as np
+
+    products = np.empty(len(users))
+    for start in range(0, len(users), PAIRS_AT_ONCE):
+        pairs = slice(start, start + PAIRS_AT_ONCE)
+        products[pairs] = np.einsum("nf,nf->n", pu[users[pairs]], qi[items[pairs]])
+    return products
 
 
 def make_root(moments: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import GateError
 from ..progress import progress_bar
 from ..surprise_classes import SVD, AlgoBase
+from .fold_in import multiply_pairs
 from .loops.parallel_sgd import in_parallel
 from .loops.sgd import aligned_rows, compiled_epoch
 
@@ -121,6 +122,6 @@ def predict_pairs(
     estimates[known_user] += model.bu[users[known_user]]
     estimates[known_item] += model.bi[items[known_item]]
     both = known_user & known_item
-    estimates[both] += np.einsum("nf,nf->n", model.pu[users[both]], model.qi[items[both]])
+    estimates[both] += multiply_pairs(model.pu, users[both], model.qi, items[both])
     low, high = model.trainset.rating_scale
     return estimates.clip(low, high)

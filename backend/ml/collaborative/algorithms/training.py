@@ -65,10 +65,9 @@ class Algorithm:
     uses: tuple[str, ...]
     """Which of the parameters it reads."""
     fit: Fit
-    describe: Callable[[Parameters], dict[str, float]]
-    """Returns every number that decides the result, but the seed, by name."""
-    memory: Callable[[int, int, int], int] = lambda *_: 0
-    """Returns the bytes that a training takes over the ratings: of users, films and ratings."""
+    describe: Callable[[Parameters, int], dict[str, float]]
+    """Returns every number that decides the result, but the seed, by name: of parameters and the
+    number of ratings."""
     samples: bool = False
     """Whether the model is the mean of samples, rather than the last of many epochs."""
 
@@ -101,9 +100,13 @@ class Training:
         used = {name: getattr(self.parameters, name) for name in self.algorithm.uses}
         return {"algorithm": self.algorithm, "seed": self.seed, **used}
 
-    def describe(self) -> dict[str, float]:
-        """Return every number that decides the result, but the seed, by name."""
-        return self.algorithm.describe(self.parameters)
+    def describe(self, ratings: int) -> dict[str, float]:
+        """Return every number that decides the result, but the seed, by name.
+
+        Args:
+            ratings: how many it is of.
+        """
+        return self.algorithm.describe(self.parameters, ratings)
 
 
 def _fit_svd(
@@ -122,26 +125,21 @@ def _fit_bayesian(
     return fit_bayesian(trainset, factors=parameters.factors, seed=seed, watch=watch)
 
 
-def _describe_bayesian(parameters: Parameters) -> dict[str, float]:
-    from .bayesian import BURN_IN, CHAINS, RANK, SWEEPS
-
-    return {
-        "factors": parameters.factors, "rank": RANK, "chains": CHAINS, "sweeps": SWEEPS,
-        "burn_in": BURN_IN,
-    }  # fmt: skip
+def _describe_svd(parameters: Parameters, ratings: int) -> dict[str, float]:  # noqa: ARG001
+    return asdict(parameters)
 
 
-def _bayesian_memory(users: int, films: int, ratings: int) -> int:
-    from .bayesian import BURN_IN, CHAINS, RANK, SWEEPS
+def _describe_bayesian(parameters: Parameters, ratings: int) -> dict[str, float]:
+    from .bayesian import RANK, schedule_for
 
-    samples = CHAINS * (SWEEPS - BURN_IN) * (2 + RANK) * (users + 2 * films)
-    return 2 * 4 * samples + 100 * ratings  # float32, and a copy when they are compiled
+    drawn = schedule_for(ratings)._asdict()
+    return {"factors": parameters.factors, "rank": RANK, **drawn}
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     found.name: found
     for found in (
-        Algorithm("svd", "SVD", PLAN, ("factors", "epochs", "lr", "reg"), _fit_svd, asdict),
+        Algorithm("svd", "SVD", PLAN, ("factors", "epochs", "lr", "reg"), _fit_svd, _describe_svd),
         Algorithm(
             "bayesian",
             "Bayesian",
@@ -149,7 +147,6 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             ("factors",),
             _fit_bayesian,
             _describe_bayesian,
-            _bayesian_memory,
             samples=True,
         ),
     )

@@ -38,7 +38,7 @@ def _fit(
     return fit_als(trainset, parameters=parameters, seed=seed, cluster=cluster)
 
 
-def _describe(parameters: Parameters) -> dict[str, float]:
+def _describe(parameters: Parameters, ratings: int) -> dict[str, float]:  # noqa: ARG001
     from .als import describe_als
 
     return describe_als(parameters)
