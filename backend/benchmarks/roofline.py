@@ -21,7 +21,6 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.make_archive import draw_ratings
 from ml.collaborative.algorithms import bayesian, ranking, svd
-from ml.collaborative.algorithms.loops import gibbs
 from ml.collaborative.ratings import make_ratings
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
@@ -104,15 +103,16 @@ def measure_svd(trainset: ArrayTrainset, *, parallel: bool) -> Loop:
 
 def measure_gibbs(trainset: ArrayTrainset) -> Loop:
     """Measure a sweep of one chain."""
-    chain = bayesian._Chain(trainset, np.random.default_rng(0))
-    seconds = fastest(lambda: chain.sweep(is_steady=True), 3)
-    width = gibbs.WIDTH
-    rows = trainset.n_users + trainset.n_items
-    # Once for each side: id and rating, and the id again; some twelve arrays of the rows.
-    moved = 2 * (12 + 12 * 4 * width * rows / trainset.n_ratings)
-    work = width * width + 2 * 2 * width  # the matrix (half of it would do), and what is implied
-    solve = width**3 / 3 * rows / trainset.n_ratings
-    return Loop("Gibbs sweep, one chain", seconds, moved, 2 * work + solve, single=True, threads=1)
+    sweeps = bayesian._Problem(trainset).sample(np.random.SeedSequence(0), 4)
+    next(sweeps)
+    seconds = fastest(lambda: next(sweeps), 3)
+    # Factor after factor, for each side, all ratings pass: an id and a residual, which is written
+    # back, and twice the id by the other side; six operations on them and five on what is rated.
+    passes = 2 * (bayesian.RANK + 1)
+    return Loop(
+        "Gibbs sweep, one chain", seconds, passes * (4 + 8 + 8 + 2 * 4), 11 * passes,
+        single=False, threads=1,
+    )  # fmt: skip
 
 
 def measure_als(trainset: ArrayTrainset) -> Loop:
