@@ -13,6 +13,7 @@ from ..algorithms.training import ALGORITHMS, PLAN, Training
 from ..progress import progress_bar
 from ..ratings import is_app_user, rating_scale
 from . import metrics
+from .chance import compare_gains
 from .lists import COLD, MOST_LIKED, POPULAR
 from .protocol import mean_scores, measure_split
 from .splits import Split, fixed_fifth, user_hashes
@@ -37,7 +38,7 @@ class Lists:
     """Lists for each user who likes a held-out film, (n,); empty arrays where nobody does."""
 
     served: str
-    """`RANKED` where the ranking beats the most liked films on them, else `COLD_LIST`."""
+    """`RANKED` where the ranking beats the most liked films beyond chance, else `COLD_LIST`."""
     films: NDArray[np.uint64]
     """Hash of the held-out films that the user likes."""
     ndcg: NDArray[np.float64]
@@ -196,7 +197,7 @@ def _judge_lists(
         nothing = np.empty(0)
         return Lists(COLD_LIST, np.empty(0, dtype=np.uint64), nothing, nothing, nothing)
     by_score, plain = found.ndcg[name], found.ndcg[MOST_LIKED]
-    beats = bool(by_score.mean() > plain.mean())
+    beats = compare_gains(plain, by_score).beyond_chance
     films = np.zeros(users.max() + 1, dtype=np.uint64)
     np.add.at(films, users, liked)  # a sum, so that their order has no part in it; it wraps around
     return Lists(
