@@ -192,7 +192,9 @@ def describe_lists(lists: Lists) -> str:
         f"most rated {lists.most_rated.mean():.4f}"
     )
     if lists.served == COLD_LIST:
-        text += "; the ranking did not beat the most liked films beyond chance: the cold list is served"
+        text += (
+            "; the ranking did not beat the most liked films beyond chance: the cold list is served"
+        )
     return text
 
 
