@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -20,8 +21,9 @@ from tqdm import tqdm
 from ml.build_collaborative import save_models
 from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets import movielens
+from ml.collaborative.evaluation.lists import BY_STARS
 from ml.collaborative.evaluation.protocol import ALL, Score, evaluate
-from ml.collaborative.evaluation.splits import k_folds, new_users
+from ml.collaborative.evaluation.splits import Split, k_folds, new_users
 from ml.collaborative.paths import DATA_DIR
 from ml.collaborative.serving import CollaborativeModel, load_collaborative
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
@@ -78,6 +80,24 @@ def serve(trainset: ArrayTrainset, *, service: Service, folded: Container[str]) 
     return svd
 
 
+def evaluate_by_stars(
+    table: pd.DataFrame, split: Split, fits: Mapping[str, Fit], users: str
+) -> list[Score]:
+    """Measure models as `evaluate` does, their lists in the order of the stars, of one group."""
+    found = {one.model: one for one in evaluate(table, [split], fits) if one.users == users}
+    return [
+        replace(
+            found[name],
+            measures=replace(
+                found[BY_STARS.format(name)].measures,
+                rmse=found[name].measures.rmse,
+                mae=found[name].measures.mae,
+            ),
+        )
+        for name in fits
+    ]
+
+
 def compare_new_users(
     table: pd.DataFrame, algorithm: str, revealed: int, seed: int
 ) -> dict[str, Score]:
@@ -98,8 +118,7 @@ def compare_new_users(
         FOLDED: partial(serve, service=service, folded=held_out),
         RETRAINED: fit,
     }
-    scores = evaluate(table, [split], fits)
-    return {score.model: score for score in scores if score.users == ALL}
+    return {score.model: score for score in evaluate_by_stars(table, split, fits, ALL)}
 
 
 def compare_known_users(table: pd.DataFrame, algorithm: str, seed: int) -> dict[str, Score]:
@@ -109,8 +128,7 @@ def compare_known_users(table: pd.DataFrame, algorithm: str, seed: int) -> dict[
     service = Service(table.iloc[split.train], fit)
     everyone = set(table["user_id"])
     fits = {TRAINED: fit, FOLDED: partial(serve, service=service, folded=everyone)}
-    scores = evaluate(table, [split], fits)
-    return {score.model: score for score in scores if score.users == ALL}
+    return {score.model: score for score in evaluate_by_stars(table, split, fits, ALL)}
 
 
 def main() -> None:

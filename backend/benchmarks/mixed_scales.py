@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from benchmarks.fold_in import evaluate_by_stars
 from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets import movielens
-from ml.collaborative.evaluation.protocol import APP, evaluate
+from ml.collaborative.evaluation.protocol import APP
 from ml.collaborative.evaluation.splits import FOLDS, Split, k_folds
 from ml.collaborative.ratings import HIGHEST, LOWEST, combine, make_ratings
 
@@ -66,10 +67,9 @@ def measure(ml: pd.DataFrame, app: pd.DataFrame, seed: int, bar: tqdm[Any]) -> p
         for name, known in trainings(ml, app.iloc[train]).items():
             table = combine(known, app.iloc[test])
             split = Split(np.arange(len(known)), np.arange(len(known), len(table)))
-            for score in evaluate(table, [split], fits):
-                if score.users == APP and score.model in fits:
-                    values = {each: getattr(score.measures, each) for each in MEASURES}
-                    rows.append({"training": name, "model": score.model, **values})
+            for score in evaluate_by_stars(table, split, fits, APP):
+                values = {each: getattr(score.measures, each) for each in MEASURES}
+                rows.append({"training": name, "model": score.model, **values})
             bar.update()
     return pd.DataFrame(rows).groupby(["training", "model"], sort=False).mean()
 

@@ -123,7 +123,8 @@ class Model(_Part):
     )
     lists: Literal["ranking", "cold"] = _optional(
         "What lists are made by. cold: what many like, as for a user nothing is known of, because "
-        "the ranking did not beat the most liked films on held-out ratings beyond chance. Absent: ranking."
+        "on held-out ratings the ranking did not beat the most liked films beyond chance. Absent: "
+        "ranking."
     )
 
 
