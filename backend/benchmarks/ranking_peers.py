@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -256,7 +256,9 @@ def fit_ours(train: Training, **constants: float) -> np.ndarray:
     rows = [slice(*starts[user : user + 2]) for user in range(trainset.n_users)]
     users = [ranking_scores.fold_in(found, films[row], ratings[row]) for row in rows]
     known = (np.array(ids).astype(np.intp) for ids in (trainset.raw_users(), trainset.raw_items()))
-    return _spread(train, *known, ranking_scores.score_users(found, users, stars))
+    return _spread(
+        train, *known, np.array(list(map(partial(ranking_scores.score, found), users, stars)))
+    )
 
 
 def _predict_stars(train: Training) -> tuple[Any, np.ndarray]:

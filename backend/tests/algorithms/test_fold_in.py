@@ -96,6 +96,7 @@ def test_a_known_users_fold_in_comes_close_to_the_trained_vector(
         ({862: "4"}, RatingError, "film 862 has a rating that is no number: '4'"),
         ({862: True}, RatingError, "no number"),
         ({862: None}, RatingError, "no number"),
+        ({862: 10**5000}, RatingError, "film 862 has a value of type int stars"),
         ({862: float("nan")}, RatingError, "film 862 has nan stars, expected 0.5 to 5"),
         ({862: 0}, RatingError, "film 862 has 0 stars"),
         ({862: 5.5}, RatingError, "film 862 has 5.5 stars"),

@@ -24,7 +24,6 @@ from ml.collaborative.algorithms.ranking_scores import (
     exposure,
     fold_in,
     score,
-    score_users,
 )
 from ml.collaborative.algorithms.training import ALGORITHMS, make_training
 from ml.collaborative.datasets.sample import sample_ratings
@@ -203,7 +202,7 @@ def test_scores_are_over_the_best_unseen_film(trainset: ArrayTrainset, ranking: 
         fold_in(ranking, *rated_by(trainset, 0)), fold_in(ranking, [7], [4]),
         fold_in(ranking, [], []),
     ]  # fmt: skip
-    scores = score_users(ranking, users, stars)
+    scores = np.array([score(ranking, *pair) for pair in zip(users, stars, strict=True)])
     for user, own_stars, own in zip(users, stars, scores, strict=True):
         assert own.min() >= 0
         assert own.max() == 1
@@ -296,8 +295,8 @@ def test_lists_of_real_ratings_are_far_better_than_the_most_liked_films(
 ) -> None:
     """On folds, and for new users with 10 ratings, who are folded in as a service does it."""
     ours, most_liked = mean_ndcg(real_ratings, list(k_folds(len(real_ratings), 5, 0))[:2])
-    assert 0.37 < ours < 0.42
+    assert 0.395 < ours < 0.415
     assert ours > most_liked + 0.17
     ours, most_liked = mean_ndcg(real_ratings, [new_users(real_ratings["user_id"], 10, 0)])
-    assert 0.53 < ours < 0.60
+    assert 0.56 < ours < 0.60
     assert ours > most_liked + 0.1

@@ -184,8 +184,10 @@ def test_similar_films_are_those_of_the_rankings_vectors(model: CollaborativeMod
 
 def test_a_uuid_is_the_same_user_in_every_form(tmp_path: Path) -> None:
     user = uuid.UUID("0d0aef36-7c9e-4d4d-9dc0-0000000000ab")
+    capitals = uuid.UUID("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11")  # as a text column may have it
     table = sample_ratings().head(400).astype({"user_id": "str"})
-    table["user_id"] = table["user_id"].replace({"ml_sample_1": str(user)})
+    known = {"ml_sample_1": str(user), "ml_sample_2": str(capitals).upper()}
+    table["user_id"] = table["user_id"].replace(known)
     save_models(*train_svd_model(table, epochs=1, factors=3), str(tmp_path))
     model = load_collaborative(tmp_path)
     plain = model.recommend(str(user))
@@ -193,6 +195,9 @@ def test_a_uuid_is_the_same_user_in_every_form(tmp_path: Path) -> None:
         assert model.knows_user(same)
         assert model.recommend(same) == plain
         np.testing.assert_array_equal(model.scores(same, [862]), model.scores(str(user), [862]))
+    for same in (capitals, str(capitals), str(capitals).upper()):
+        assert model.knows_user(same)
+        assert model.recommend(same) == model.recommend(str(capitals).upper()) != plain
     assert not model.knows_user(uuid.uuid4())
 
 
@@ -211,6 +216,11 @@ def test_a_uuid_is_the_same_user_in_every_form(tmp_path: Path) -> None:
         ({"novelty": -0.1}, "expected novelty as a number of at least 0"),
         ({"novelty": float("nan")}, "expected novelty"),
         ({"novelty": "0.1"}, "expected novelty"),
+        ({"novelty": 10**400}, "expected novelty"),
+        ({"novelty": np.array([0.1, 0.2])}, "expected novelty"),
+        ({"by": np.array(["score", "stars"])}, "expected by="),
+        ({"n": [10**5000]}, "expected n as an integer, found a value of type list"),
+        ({"exclude": [10**5000]}, "expected a list of film ids"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(

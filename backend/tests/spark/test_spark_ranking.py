@@ -13,7 +13,7 @@ from spark_cluster import ON_SPARK
 from ml.collaborative.algorithms import ranking as local
 from ml.collaborative.algorithms.fold_in import solve
 from ml.collaborative.algorithms.parts import parts_of
-from ml.collaborative.algorithms.ranking_scores import Ranking, fold_in, score_users
+from ml.collaborative.algorithms.ranking_scores import Ranking, fold_in, score
 from ml.collaborative.evaluation import metrics
 from ml.collaborative.evaluation.splits import new_users
 from ml.collaborative.spark import ALS, ranking, session
@@ -104,6 +104,7 @@ def ndcg(
         wanted.append(np.isin(trainset.raw_items(), hits))
         seen.append(np.isin(np.arange(trainset.n_items), rows))
         liked.append(len(hits))
-    top = top_films(score_users(ranking, folded, np.array(stars)), np.array(seen), metrics.TOP)
+    scores = np.array([score(ranking, *pair) for pair in zip(folded, stars, strict=True)])
+    top = top_films(scores, np.array(seen), metrics.TOP)
     hits = np.take_along_axis(np.array(wanted), top, axis=1)
     return float(metrics.ndcg(hits, np.array(liked)).mean())

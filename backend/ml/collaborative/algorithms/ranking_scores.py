@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike, NDArray
 
 LIKED = 4.0
@@ -232,22 +230,6 @@ def root_of_liked(ranking: Ranking, stars: NDArray[np.floating]) -> NDArray[np.f
     np.sqrt(values, out=values)
     np.divide(1, values, out=values)
     return values
-
-
-def score_users(
-    ranking: Ranking, users: Sequence[RankedUser], stars: NDArray[np.floating]
-) -> NDArray[np.float32]:
-    """Return `score` of several users, (users, films): pass many users in blocks.
-
-    Args:
-        ranking: knows the films.
-        users: with or without films.
-        stars: see `score`, (users, films).
-    """
-    scores = np.empty(stars.shape, dtype=np.float32)
-    for row, user in enumerate(users):
-        scores[row] = score(ranking, user, stars[row])
-    return scores
 
 
 def similar(ranking: Ranking, film: int) -> NDArray[np.float32]:

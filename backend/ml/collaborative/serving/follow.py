@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from weakref import WeakSet
 
 from ..errors import MissingReleaseError, MlError, RequestError
+from .lists import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,10 +188,10 @@ def _check_arguments(seconds: Any, on_error: Any) -> None:
     except TypeError:
         right = False
     if not right:
-        raise RequestError(f"expected seconds as a number above 0, found {seconds!r:.40}")
+        raise RequestError(f"expected seconds as a number above 0, found {shown(seconds)}")
     if on_error is not None and (not callable(on_error) or iscoroutinefunction(on_error)):
         raise RequestError(
-            f"expected on_error as a function that is not async, or None, found {on_error!r:.40}"
+            f"expected on_error as a function that is not async, or None, found {shown(on_error)}"
         )
 
 

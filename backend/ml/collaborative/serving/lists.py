@@ -7,6 +7,7 @@ import operator
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +19,7 @@ from ..errors import MovieIdError, RatingError, RequestError, UserIdError
 from ..ratings import HIGHEST, LOWEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -63,21 +64,33 @@ def find_user(users: Mapping[str, int], user: str | uuid.UUID) -> int | None:
 
     Args:
         users: rows by id.
-        user: the app's id; a UUID is the same user in capitals and as `uuid.UUID`.
+        user: the app's id; a UUID is the same user in either case and as `uuid.UUID`.
 
     Raises:
         UserIdError: it is of another type.
     """
     if isinstance(user, uuid.UUID):
-        return users.get(str(user))
+        user = str(user)
     if not isinstance(user, str):
         raise UserIdError(
-            f"expected a user's id as str or uuid.UUID, or a folded-in user, found {user!r:.80}"
+            f"expected a user's id as str or uuid.UUID, or a folded-in user, found {shown(user)}"
         )
     row = users.get(user)
     if row is None and UUID.fullmatch(user):
-        row = users.get(user.lower())
+        lower = users.get(user.lower())
+        row = users.get(user.upper()) if lower is None else lower
     return row
+
+
+def shown(value: object, write: Callable[[object], str] = repr) -> str:
+    """Return the start of a value as `write` gives it, for a message; its type where it cannot.
+
+    Python does not write an integer of more than 4,300 digits.
+    """
+    try:
+        return write(value)[:40]
+    except Exception:  # whatever a class does in its `__repr__`
+        return f"a value of type {type(value).__name__}"
 
 
 def as_list(movie_ids: Iterable[int]) -> list[int]:
@@ -90,7 +103,7 @@ def as_list(movie_ids: Iterable[int]) -> list[int]:
         return list(movie_ids)
     except TypeError:
         raise MovieIdError(
-            f"expected a list of film ids as integers, found {movie_ids!r:.80}"
+            f"expected a list of film ids as integers, found {shown(movie_ids)}"
         ) from None
 
 
@@ -101,12 +114,12 @@ def check_stars(ratings: Mapping[int, float]) -> NDArray[np.float64]:
         RatingError: they are not, or it is no mapping.
     """
     if not isinstance(ratings, Mapping):
-        raise RatingError(f"expected stars by film id, found {ratings!r:.80}")
+        raise RatingError(f"expected stars by film id, found {shown(ratings)}")
     numbers: list[float] = []
     for movie_id, stars in ratings.items():
         if isinstance(stars, bool) or not isinstance(stars, Real | Decimal):
             raise RatingError(
-                f"film {movie_id!r:.40} has a rating that is no number: {stars!r:.40}"
+                f"film {shown(movie_id)} has a rating that is no number: {shown(stars)}"
             )
         try:
             number = float(stars)
@@ -114,7 +127,8 @@ def check_stars(ratings: Mapping[int, float]) -> NDArray[np.float64]:
             number = math.nan
         if not LOWEST <= number <= HIGHEST:
             raise RatingError(
-                f"film {movie_id!r:.40} has {stars!s:.40} stars, expected {LOWEST} to {HIGHEST:g}"
+                f"film {shown(movie_id)} has {shown(stars, str)} stars, "
+                f"expected {LOWEST} to {HIGHEST:g}"
             )
         numbers.append(number)
     return np.array(numbers, dtype=np.float64)
@@ -131,23 +145,24 @@ def check_count(n: int) -> int:
             return operator.index(n)
     except TypeError:
         pass
-    raise RequestError(f"expected n as an integer, found {n!r:.40}")
+    raise RequestError(f"expected n as an integer, found {shown(n)}")
 
 
-def check_order(by: str, novelty: float) -> None:
-    """Check what a list is to be ordered by.
+def check_order(by: str, novelty: float) -> float:
+    """Check what a list is to be ordered by; return `novelty` as a float.
 
     Raises:
         RequestError: there is no such order, or `novelty` is not a number of at least 0.
     """
-    if by not in ORDERS:
-        raise RequestError(f"expected by='score' or by='stars', found {by!r:.40}")
-    try:
-        right = novelty >= 0 and math.isfinite(novelty)
-    except TypeError:
-        right = False
-    if not right:
-        raise RequestError(f"expected novelty as a number of at least 0, found {novelty!r:.40}")
+    if not isinstance(by, str) or by not in ORDERS:
+        raise RequestError(f"expected by='score' or by='stars', found {shown(by)}")
+    number = math.nan
+    if isinstance(novelty, Real | Decimal):
+        with suppress(ValueError, OverflowError):  # a signalling NaN, an integer of 400 digits
+            number = float(novelty)
+    if not 0 <= number < math.inf:
+        raise RequestError(f"expected novelty as a number of at least 0, found {shown(novelty)}")
+    return number
 
 
 def score_films(

@@ -86,7 +86,7 @@ class CollaborativeModel:
         They are clipped to the scale of the ratings. An unknown user gets the films' averages.
 
         Args:
-            user: the app's id (a UUID in any form), or a folded-in user.
+            user: the app's id (a UUID in either case), or a folded-in user.
             movie_ids: TMDB ids, (n,).
             unknown: what a film gets that the model does not know, NaN for example; by default,
                 as Surprise has it, what the user gives on average.
@@ -129,7 +129,7 @@ class CollaborativeModel:
         one with more stars comes first, then the one with the lower TMDB id.
 
         Args:
-            user: the app's id (a UUID in any form), or a folded-in user.
+            user: the app's id (a UUID in either case), or a folded-in user.
             n: how many at most.
             candidates: TMDB ids to choose from, by default all that the model knows. One that it
                 does not know is never recommended: nothing says how good it is. They do not change
@@ -146,7 +146,7 @@ class CollaborativeModel:
             RequestError: `n`, `by` or `novelty` is invalid; the base of the two above.
         """
         now, n = self._snapshot, check_count(n)
-        lists.check_order(by, novelty)
+        novelty = lists.check_order(by, novelty)
         wanted = np.full(len(now.movie_ids), candidates is None)
         if candidates is not None:
             rows = now.rows_of(candidates)
@@ -179,7 +179,7 @@ class CollaborativeModel:
             UserIdError, MovieIdError, RequestError: see `recommend`.
         """
         now = self._snapshot
-        lists.check_order("score", novelty)
+        novelty = lists.check_order("score", novelty)
         rows = now.rows_of(movie_ids)
         found = now.score_all(user, now.stars_of(user), novelty)[rows]
         return np.where(rows < 0, np.nan, found)
@@ -189,7 +189,7 @@ class CollaborativeModel:
 
         A film's exposure is a sum over the films that the user rated or watched, and what the
         average user brings; a share is one film's part of it. Nothing for a user or a film that the
-        model does not know, nor from a release without a ranking.
+        model does not know, nor from a release without a ranking or of the cold list.
 
         Args:
             user: see `recommend`.

@@ -11,7 +11,7 @@ import numpy as np
 from ..algorithms import fold_in, ranking_scores
 from ..errors import MovieIdError
 from ..release import load_arrays, ranking_from, read_manifest, read_users
-from .lists import as_list, check_stars, find_user, over_best, score_films
+from .lists import as_list, check_stars, find_user, over_best, score_films, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -77,7 +77,7 @@ class Snapshot:
         except (ValueError, OverflowError):  # uneven lists
             ids = np.empty(())
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-            raise MovieIdError(f"expected a list of film ids as integers, found {movie_ids!r:.80}")
+            raise MovieIdError(f"expected a list of film ids as integers, found {shown(movie_ids)}")
         ids = ids.astype(np.int64, copy=False)
         if self.table is not None:
             inside = (ids >= 0) & (ids < len(self.table))
