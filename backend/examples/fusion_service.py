@@ -75,7 +75,7 @@ def recommend(user_id: str, n: Annotated[int, Query(ge=1)] = 10) -> list[dict[st
 
 @app.get("/health")
 def health(response: Response) -> dict[str, Any]:
-    """Return the release that is served, and whether new ones are followed: 503 where not."""
+    """Return what is served; 503 where new releases are no longer loaded, 200 before the first."""
     state = releases.state
     if state.status == "stale":
         response.status_code = 503

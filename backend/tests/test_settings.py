@@ -241,7 +241,8 @@ def test_a_build_with_settings_that_cannot_be_read_ends_with_3(
     done = run("ml.build_collaborative", "--models-dir", tmp_path, APP_RATINGS_SCALE="1..5")
     assert done.returncode == 3
     assert done.stderr == (
-        "error: the environment, APP_RATINGS_SCALE: expected one of 0.5-5, 1-5, 1-10, thumbs\n"
+        "error: the environment, APP_RATINGS_SCALE: expected one of 0.5-5, 1-5, 1-10, thumbs; "
+        "for another scale make a view, see docs/app-database.md\n"
     )
 
 

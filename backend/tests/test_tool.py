@@ -31,16 +31,19 @@ def ask(run: Run, *args: str | Path) -> list[str]:
 
 
 def test_a_users_list_has_titles_and_what_the_user_liked(run: Run, models: Path) -> None:
-    name, liked, *films = ask(run, "recommend", "ml_sample_155", "-n", "5", "--models-dir", models)
+    name, liked, titles, *films = ask(
+        run, "recommend", "ml_sample_155", "-n", "5", "--models-dir", models
+    )
     assert name == "ml_sample_155"
     assert liked.startswith("  liked  The Wizard of Oz (1939), It's a Wonderful Life (1946), ")
     assert len(films) == 5
-    assert re.fullmatch(r"  1 +.+ \(\d{4}\) +\d\.\d", films[0])
+    assert titles.split() == ["score", "stars"]
+    assert re.fullmatch(r"  1 +.+ \(\d{4}\) +1\.00 +\d\.\d", films[0])
 
 
 def test_a_new_users_list_is_of_the_stars_that_are_named(run: Run, models: Path) -> None:
     stars = "--stars", "862=5", "12=4.5", "603=0.5"
-    name, liked, *films = ask(run, "recommend", *stars, "-n", "3", "--models-dir", models)
+    name, liked, _, *films = ask(run, "recommend", *stars, "-n", "3", "--models-dir", models)
     assert name == "a new user"
     assert liked == "  liked  Toy Story (1995), Finding Nemo (2003)"
     assert len(films) == 3
@@ -49,16 +52,21 @@ def test_a_new_users_list_is_of_the_stars_that_are_named(run: Run, models: Path)
     assert done.stderr == (
         "WARNING: the release does not know film 5, 7: such ratings say nothing\n"
     )
-    assert done.stdout.splitlines()[2:] == films
+    assert done.stdout.splitlines()[3:] == films
     done = run(TOOL, "recommend", "--stars", "5=4", "--models-dir", models)
-    assert done.stderr.endswith("such ratings say nothing; this is anyone's list\n")
+    assert done.stderr.endswith(
+        "such ratings say nothing; this is the list of someone of whom nothing is known\n"
+    )
 
 
 def test_an_unknown_user_gets_anyones_list_and_a_warning(run: Run, models: Path) -> None:
     done = run(TOOL, "recommend", "nobody", "-n", "2", "--models-dir", models)
     assert done.returncode == 0
-    assert done.stderr == "WARNING: the release does not know this user: this is anyone's list\n"
-    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr == (
+        "WARNING: the release does not know this user (MovieLens's are ml_1, ml_2, …): this is the "
+        "list of someone of whom nothing is known\n"
+    )
+    assert len(done.stdout.splitlines()) == 4
 
 
 def test_similar_films_have_titles(run: Run, models: Path) -> None:
@@ -76,7 +84,8 @@ def test_similar_films_have_titles(run: Run, models: Path) -> None:
 def test_evaluate_has_a_table_for_each_way_to_hold_out(run: Run) -> None:
     done = run(TOOL, "evaluate", "--dataset", "sample", "--epochs", "3", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
-    tables = done.stdout.strip().split("\n\n")
+    *tables, note = done.stdout.strip().split("\n\n")
+    assert note.startswith("Lists are by score")
     assert [table.split("  ")[0] for table in tables] == [
         "5 random folds", "new users", "new users, 10 ratings known",
     ]  # fmt: skip

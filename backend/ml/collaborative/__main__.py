@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .serving import CollaborativeModel, FoldedUser
 
 TUNE_MINUTES = 10.0
+ANYONES_LIST = "this is the list of someone of whom nothing is known"
 LIKED = 4.0
 """Stars from which on a film is shown as liked."""
 
@@ -203,16 +204,22 @@ def _recommend(args: argparse.Namespace) -> None:
             cli.logger.warning(
                 "the release does not know film %s: such ratings say nothing%s",
                 ", ".join(unknown),
-                "; this is anyone's list" if len(unknown) == len(rated) else "",
+                "; this is the list of someone of whom nothing is known"
+                if len(unknown) == len(rated)
+                else "",
             )
     else:
         user, name, rated = args.user, args.user, _stars_of(model, args.user)
         if not model.knows_user(args.user):
-            cli.logger.warning("the release does not know this user: this is anyone's list")
+            cli.logger.warning(
+                "the release does not know this user (MovieLens's are ml_1, ml_2, …): %s",
+                ANYONES_LIST,
+            )
 
     title = partial(_title, titles)
     liked = [film for film in sorted(rated, key=lambda film: -rated[film]) if rated[film] >= LIKED]
-    films = [(title(film.movie_id), film.stars) for film in model.recommend(user, args.n)]
+    recommended = model.recommend(user, args.n)
+    films = [(title(film.movie_id), film.score, film.stars) for film in recommended]
     cli.print_result(describe_list(name, list(map(title, liked[: cli.SHOWN])), films))
 
 

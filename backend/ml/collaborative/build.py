@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import datasets, ratings, report
+from .catalog import ALL
 from .errors import GateError, ReleaseError, UsageError
 from .evaluation import (
     COLD_LIST,
@@ -129,6 +130,12 @@ def read_live(store: ReleaseStore, options: BuildOptions) -> Live:
         return Live(is_unreadable=True)
     if options.dataset == "sample" and not options.force_publish:
         keep_real_model(live.counts, options.models_dir)
+    if live.manifest and live.manifest["catalog"] and str(options.catalog) == ALL:
+        logger.warning(
+            "the published release is of a catalog of %s films, and this build is of all: leave "
+            "--catalog all out to keep to the catalog",
+            f"{live.manifest['catalog']['films']:,}",
+        )
     return live
 
 

@@ -65,7 +65,7 @@ def read_catalog(path: str | Path) -> frozenset[int]:
         raise InputError(f"{path} is a folder: expected a joblib-dumped list of TMDB ids")
     if not path.is_file():
         raise CatalogMissingError(
-            f"no catalog at {path}: have the content-based model dump its TMDB ids there, "
+            f"no catalog at {path}: have your app dump its TMDB ids there, "
             "name another file with --catalog PATH, or use every film with --catalog all"
         )
     try:

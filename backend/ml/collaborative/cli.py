@@ -112,7 +112,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose an algorithm, its parameters and its seed."""
     als, add = ALS.defaults, parser.add_argument
     add("--algorithm", choices=[AUTO, *ALGORITHMS],
-        help="auto (default): both below, the better is published; svd; or bayesian")  # fmt: skip
+        help="auto (default): the better of svd and bayesian; or one of them")  # fmt: skip
     add("--factors", type=at_least(1),
         help=f"length of the vectors (default {PLAN.factors}; ALS {als.factors})")  # fmt: skip
     add("--epochs", type=at_least(1),

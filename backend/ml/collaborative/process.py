@@ -204,8 +204,8 @@ def describe(error: BaseException) -> str | None:
         return "not enough memory: a library cannot be loaded"
     if isinstance(error, ModuleNotFoundError):
         return (
-            f"the package {error.name} is not installed: use the Python of .venv, "
-            "or install requirements.txt"
+            f"the package {error.name} is not installed: use the Python of the builds' environment "
+            "(.venv; in an app .venv-build)"
         )
     if isinstance(error, ImportError):
         cause = error.__cause__ or error.__context__ or error  # NumPy's own is a page of advice

@@ -169,7 +169,10 @@ class Settings(BaseSettings):
             return int(value[-3:], 8)
         # What follows could be a secret in the wrong place, so it is not repeated.
         if name == "APP_RATINGS_SCALE" and value not in get_args(Scale):
-            raise ValueError(f"expected one of {', '.join(get_args(Scale))}")
+            raise ValueError(
+                f"expected one of {', '.join(get_args(Scale))}; "
+                "for another scale make a view, see docs/app-database.md"
+            )
         if name not in SOURCES[1:] and SECRET.match(value):
             raise ValueError("found what looks like a secret: is it in the place of another?")
         if name.startswith("APP_RATINGS_") and len(value.encode()) > MAX_NAME:

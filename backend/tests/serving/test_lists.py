@@ -204,8 +204,9 @@ def test_a_uuid_is_the_same_user_in_every_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        ({"n": "5"}, "expected n as an integer, found '5'"),
-        ({"n": 2.0}, r"expected n as an integer, found 2\.0"),
+        ({"n": "5"}, "expected n as an integer of at least 0, found '5'"),
+        ({"n": 2.0}, r"expected n as an integer of at least 0, found 2\.0"),
+        ({"n": -2}, "expected n as an integer of at least 0, found -2"),
         ({"n": None}, "expected n as an integer"),
         ({"n": True}, "expected n as an integer"),
         ({"exclude": None}, "expected a list of film ids as integers, found None"),
@@ -219,7 +220,7 @@ def test_a_uuid_is_the_same_user_in_every_form(tmp_path: Path) -> None:
         ({"novelty": 10**400}, "expected novelty"),
         ({"novelty": np.array([0.1, 0.2])}, "expected novelty"),
         ({"by": np.array(["score", "stars"])}, "expected by="),
-        ({"n": [10**5000]}, "expected n as an integer, found a value of type list"),
+        ({"n": [10**5000]}, "expected n as an integer of at least 0, found a value of type list"),
         ({"exclude": [10**5000]}, "expected a list of film ids"),
     ],
 )

@@ -114,7 +114,9 @@ def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]
             continue
         data, metrics = listed.manifest["data"], listed.manifest["metrics"]
         rmse = f"{metrics[0]['rmse']:.4f}" if metrics and "rmse" in metrics[0] else "-"
-        counts = (f"{data.get(name, 0):,}" for name in ("ratings", "app_ratings", "users", "films"))
+        films = (listed.manifest["catalog"] or {}).get("published", data["films"])
+        numbers = *(data.get(name, 0) for name in ("ratings", "app_ratings", "users")), films
+        counts = (f"{number:,}" for number in numbers)
         marks = [listed.manifest.get("algorithm") or "unknown"]
         marks += [shape] if (shape := listed.manifest["model"].get("shape")) else []
         marks += ["sample"] if data["is_sample"] else []
@@ -123,7 +125,10 @@ def describe_releases(models_dir: Path, releases: Sequence[Listed]) -> list[str]
         built = listed.manifest["created"][:16].replace("T", " ")
         row = "{} {:>11} {:>9} {:>8} {:>7}".format(built, *counts)
         lines.append(f"{line} {row} {rmse:>7}  {', '.join(marks)}")
-    lines.append("* live. RMSE: of each build's own training on a fifth of the ratings held out")
+    lines.append(
+        "* live. Films: published. RMSE: on the fifth held out of that build; not to be compared "
+        "between catalogs"
+    )
     return lines
 
 
@@ -155,6 +160,11 @@ COLUMNS = {
 """What the evaluation's tables call the measures."""
 
 
+LISTS_NOTE = (
+    "Lists are by score unless the line says otherwise; popularity: ratings of a listed film"
+)
+
+
 def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]:
     """Return a table for each way to hold ratings out: models by measures."""
     scores = [score for table in evaluations.values() for score in table]
@@ -168,7 +178,7 @@ def describe_evaluation(evaluations: Mapping[str, Sequence[Score]]) -> list[str]
         for score in table:
             values = (_value(getattr(score.measures, column), column) for column in COLUMNS)
             lines.append(" ".join([f"{label(score):{width}}", *values]).rstrip())
-    return lines
+    return [*lines, "", LISTS_NOTE]
 
 
 def label(score: Score) -> str:
@@ -222,13 +232,25 @@ def _describe_known_pair(svd: SVD, combined: pd.DataFrame) -> str:
     )
 
 
-def describe_list(user: str, liked: Sequence[str], films: Sequence[tuple[str, float]]) -> list[str]:
-    """Return a user's favourite films, and those that are recommended, with predicted stars."""
-    width = max((len(title) for title, _ in films), default=0)
+def describe_list(
+    user: str, liked: Sequence[str], films: Sequence[tuple[str, float, float]]
+) -> list[str]:
+    """Return a user's favourite films, and a line for each film listed.
+
+    Args:
+        user: what to call the user.
+        liked: titles.
+        films: title, score and predicted stars of those listed, best first.
+    """
+    width = max((len(title) for title, *_ in films), default=0)
     return [
         user,
         *([f"  liked  {', '.join(liked)}"] if liked else []),
-        *(f"  {n:<5}  {title:{width}}  {stars:.1f}" for n, (title, stars) in enumerate(films, 1)),
+        *([f"         {'':{width}}  score  stars"] if films else []),
+        *(
+            f"  {n:<5}  {title:{width}}  {score:5.2f}  {stars:5.1f}"
+            for n, (title, score, stars) in enumerate(films, 1)
+        ),
     ]
 
 

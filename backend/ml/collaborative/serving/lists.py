@@ -138,14 +138,14 @@ def check_count(n: int) -> int:
     """Return `n`, the length of a list at most, as an int.
 
     Raises:
-        RequestError: it is no integer.
+        RequestError: it is not an integer of at least 0.
     """
     try:
-        if not isinstance(n, bool | np.bool_):
+        if not isinstance(n, bool | np.bool_) and operator.index(n) >= 0:
             return operator.index(n)
     except TypeError:
         pass
-    raise RequestError(f"expected n as an integer, found {shown(n)}")
+    raise RequestError(f"expected n as an integer of at least 0, found {shown(n)}")
 
 
 def check_order(by: str, novelty: float) -> float:
