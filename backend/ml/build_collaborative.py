@@ -231,13 +231,13 @@ def _build(options: BuildOptions, cluster: Cluster | None) -> None:
         page = build.make_page(options, verdict, published, model[0], films, live)
         if not (verdict.passed or options.force_publish):
             raise build.refuse(store, model, verdict, page)
+        build.write_vectors(options, vectors, draft["build_id"])
         save_models(
             model[0], model[1], str(options.models_dir), draft=verdict.manifest, report=page,
             held_out=held_out.rows() if held_out else None, keep=options.keep,
             forced=not verdict.passed,
         )  # fmt: skip
         release = store.live_folder()
-        build.write_vectors(options, vectors, release.name)
         if not options.quiet:
             seconds = time.monotonic() - started
             cli.print_lines(

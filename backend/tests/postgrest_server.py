@@ -95,7 +95,10 @@ class Again:
 
 @dataclass(frozen=True)
 class Garbage:
-    """Answer 200 with bytes that claim to be JSON and are not."""
+    """Answer 200 with bytes that claim to be JSON and are not, or with a header that is wrong."""
+
+    body: bytes = b'[{"user_id": "u1", ]]'
+    content_range: str = "*/*"
 
 
 Fault = Status | CutBody | Close | Slow | Html200 | Garbage | Again
@@ -177,7 +180,7 @@ def json_answer(status: int, body: object, headers: dict[str, str]) -> Answer:
 def fault_answer(fault: Status | Html200 | Garbage) -> Answer:
     """What is answered in place of the rows."""
     if isinstance(fault, Garbage):
-        return Answer(200, b'[{"user_id": "u1", ]]', {"Content-Type": "application/json"})
+        return Answer(200, fault.body, JSON_TYPE | {"Content-Range": fault.content_range})
     if isinstance(fault, Html200) or fault.html:
         code = 200 if isinstance(fault, Html200) else fault.code
         return Answer(code, b"<html><body>a proxy</body></html>", {"Content-Type": "text/html"})
@@ -260,7 +263,7 @@ class SupabaseServer(socketserver.ThreadingTCPServer):
             return json_answer(error.status, error.body, status)
 
     def role_of(self, headers: httpx.Headers) -> str | None:
-        """The database role a request runs as; the gateway makes a token of a key that is none."""
+        """The database role a request runs as; the gateway makes a token of a secret key."""
         key = headers["apikey"]
         if key.startswith("sb_") and "Authorization" not in headers:
             roles = {self.secret_key: "service_role", self.publishable_key: "anon"}

@@ -253,12 +253,14 @@ def _export(args: argparse.Namespace) -> None:
 
 def _clear_checkpoints(args: argparse.Namespace) -> None:
     from .spark.checkpoints import clear_checkpoints
+    from .spark.failures import without_secrets
     from .spark.session import open_cluster
 
     with open_cluster("local[1]") as cluster:
         deleted = clear_checkpoints(cluster.session, args.path)
     if not args.quiet:
-        cli.print_lines([f"{deleted} folders of checkpoints deleted from {args.path}"])
+        place = without_secrets(args.path)
+        cli.print_lines([f"{deleted} folders of checkpoints deleted from {place}"])
 
 
 if __name__ == "__main__":

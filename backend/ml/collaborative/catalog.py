@@ -240,7 +240,7 @@ def _as_number(value: Any) -> int:
     """Return a whole number, from an integer, a whole float, or digits as text.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is not one of them.
     """
     import numpy as np
 

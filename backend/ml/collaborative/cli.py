@@ -193,7 +193,7 @@ def hadoop_path(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!r} has bytes that are not UTF-8") from None
+        raise argparse.ArgumentTypeError("the path has bytes that are not UTF-8") from None
     return str(file(text)) if text.startswith("~") else text
 
 

@@ -204,8 +204,8 @@ def describe_unknown(settings: Settings, env_file: Path = ENV_FILE) -> list[str]
     """Return a warning for each variable that is not ours and looks like a mistyped one.
 
     It begins as ours do, or is very similar to one. Names that apps have for themselves are no
-    mistake once one of ours is set. Other names that begin with SUPABASE_ are none where the app's
-    ratings can be read, unless they are very similar.
+    mistake once one of ours is set. Other names that begin with SUPABASE_ are not mistakes where
+    the app's ratings can be read, unless they are very similar.
 
     Raises:
         InputError: the file cannot be read.

@@ -7,7 +7,7 @@ from typing import LiteralString
 
 import psycopg
 import pytest
-from postgrest_server import Status, SupabaseServer
+from postgrest_server import Garbage, Status, SupabaseServer
 from pydantic import SecretStr
 
 from ml.collaborative.app_ratings import rest, retries
@@ -221,12 +221,27 @@ def test_a_very_long_user_id_is_read_or_told_in_one_line(
     assert "xx" not in text
 
 
+@pytest.mark.parametrize(
+    "fault", [Garbage(b"[" * 100_000), Garbage(b"[]", content_range="*/abc")], ids=["JSON", "range"]
+)
+def test_an_answer_that_cannot_be_read_is_borne_and_named_if_it_comes_again(
+    server: SupabaseServer, fault: Garbage
+) -> None:
+    server.faults = [fault, fault]
+    assert read(server) == 50
+    server.faults = [fault] * 3
+    assert said(server) == (
+        "Supabase failed: its answer cannot be read; check SUPABASE_URL (3 tries)"
+    )
+
+
 def test_errors_quote_nothing_that_the_server_says(
     server: SupabaseServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for code in ("22P02", "anna", "42501", "57014", "PGRSTanna"):
-        for status in (400, 500):
-            server.faults = [Status(status, error=(code, 'invalid input: "anna"'))] * 3
-            with caplog.at_level(logging.DEBUG):
-                assert "anna" not in said(server)
+    for code, status in (
+        ("22P02", 400), ("42501", 400), ("57014", 500), ("anna", 400), ("PGRSTanna", 500)
+    ):  # fmt: skip
+        server.faults = [Status(status, error=(code, 'invalid input: "anna"'))] * 3
+        with caplog.at_level(logging.DEBUG):
+            assert "anna" not in said(server)
     assert "anna" not in caplog.text

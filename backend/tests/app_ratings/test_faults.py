@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from test_cleaning import rows
@@ -29,10 +31,10 @@ def explain_ratings(*ratings: str | None, scale: str = "0.5-5") -> str | None:
     [
         (("u", "tt0114709", "4"), "found IMDb ids such as 'tt0114709'; set APP_RATINGS_MOVIE (now"),
         (("u", UUID, "4"), "no TMDB id: expected positive integers, found UUIDs; set"),
-        (("u", "toy-story", "4"), "found ids such as 'toy-story'; set"),
-        (("anna", "anna", "4"), "found ids; set"),
-        (("u", "anna@example.org", "4"), "found ids; set"),
-        (("u", "", "4"), "found ids such as ''; set"),
+        (("u", "toy-story", "4"), "found texts of 9 characters; set"),
+        (("u", "anna@example.org", "4"), "found texts of 16 characters; set"),
+        (("u", "", "4"), "found texts of 0 characters; set"),
+        (("u", "-48213", "4"), "found numbers; set"),
         (("", "11", "4"), "have an empty user id: set APP_RATINGS_USER to the column"),
         ((None, "11", "4"), "have no user or no film: set APP_RATINGS_USER"),
         (("ml_7", "11", "4"), "begins with 'ml_', as MovieLens's users: make a view that"),
@@ -95,6 +97,25 @@ def test_what_could_be_a_person_s_is_not_repeated() -> None:
     said = explain_ratings(None)
     assert said is not None
     assert said.endswith("have no rating: set APP_RATINGS_RATING (now rating) to another column")
+
+
+@pytest.mark.parametrize("user", ["anna.smith", "Anna", UUID, "u7", "482133", "tina%"])
+def test_a_user_id_in_a_column_of_another_setting_is_not_repeated(user: str) -> None:
+    for said in (
+        explain(*[("11", user, "4")] * 12) or explain(*[("11", f"-{user}", "4")] * 12),
+        explain(*[("4", "11", user)] * 12),
+        explain(*[("4", "11", user)] * 8, *[("4", "11", "Berta")] * 4),
+    ):
+        assert said is not None
+        assert user not in said
+        assert "found texts of " in said or "found UUIDs" in said or "found numbers" in said
+
+
+def test_numbers_that_are_as_many_as_ids_are_not_repeated() -> None:
+    said = explain(*((f"{n % 5}", "11", f"{n}") for n in range(300)))
+    assert said is not None
+    assert "(found numbers): no scale" in said
+    assert not re.search("'|29[6-9]", said)
 
 
 def test_accounts_are_warned_of_by_share_and_by_identical_ratings() -> None:

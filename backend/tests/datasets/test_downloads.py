@@ -376,7 +376,7 @@ def test_no_network_exits_4_and_says_what_to_do(run: Run, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("catalog", ["missing", "garbage", "no list"])
-def test_a_catalog_that_is_none_exits_3_and_fetches_nothing(
+def test_an_invalid_catalog_exits_3_and_fetches_nothing(
     run: Run, movielens: WebServer, tmp_path: Path, catalog: str
 ) -> None:
     path = tmp_path / "movie_ids.pkl"

@@ -223,7 +223,7 @@ def test_a_header_that_is_invented_is_refused_and_takes_no_memory(
         ("rating_scale", [True, 5]), ("rating_scale", [1, 10**400]), ("rating_scale", [1]),
     ],
 )  # fmt: skip
-def test_a_scale_or_mean_that_is_none_is_refused(folder: Path, name: str, value: object) -> None:
+def test_a_scale_or_mean_that_is_invalid_is_refused(folder: Path, name: str, value: object) -> None:
     edit_manifest(folder, lambda manifest: manifest["model"].update({name: value}))
     json.loads((folder / "manifest.json").read_text())  # which Python reads, NaN and all
     for load in (load_collaborative, load_models):
@@ -232,7 +232,7 @@ def test_a_scale_or_mean_that_is_none_is_refused(folder: Path, name: str, value:
 
 
 @pytest.mark.parametrize("rmse", [np.nan, np.inf, -1, 10**400, True])
-def test_an_error_that_is_none_is_refused(folder: Path, rmse: object) -> None:
+def test_an_invalid_error_is_refused(folder: Path, rmse: object) -> None:
     edit_manifest(folder, lambda manifest: manifest.update(metrics=[{"rmse": rmse}]))
     with pytest.raises(DamagedReleaseError, match="look at 'metrics'"):
         load_collaborative(folder)
@@ -244,7 +244,7 @@ def test_an_error_that_is_none_is_refused(folder: Path, rmse: object) -> None:
      np.array([(1, np.nan)], dtype=[("pair", "<u8"), ("prediction", "<f8")]),
      np.zeros(3, dtype=[("pair", "<f8"), ("prediction", "<f8")])],
 )  # fmt: skip
-def test_held_out_predictions_that_are_none_are_refused(folder: Path, rows: Array) -> None:
+def test_invalid_held_out_predictions_are_refused(folder: Path, rows: Array) -> None:
     assert len(read_held_out(folder)["held_out"]) == 3
     file = io.BytesIO()
     np.save(file, rows)

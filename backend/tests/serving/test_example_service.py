@@ -174,19 +174,19 @@ def test_a_rating_that_comes_in_while_a_ranking_is_made_waits_for_the_next(
 
 
 @pytest.mark.parametrize("stars", ["0", "0.49", "5.01", "-1", "nan", "inf", "many", ""])
-def test_stars_that_are_none_are_refused(service: Service, stars: str) -> None:
+def test_invalid_stars_are_refused(service: Service, stars: str) -> None:
     status, _ = service.get(f"/users/wrong/ratings/11?stars={stars}", "PUT")
     assert status == 422
     assert 11 in service.recommend("wrong", ALL).films
 
 
 @pytest.mark.parametrize("film", ["0", "-1", "one", str(10**30)])
-def test_a_film_id_that_can_be_none_is_refused(service: Service, film: str) -> None:
+def test_an_invalid_film_id_is_refused(service: Service, film: str) -> None:
     assert service.get(f"/users/wrong/ratings/{film}?stars=4", "PUT")[0] == 422
 
 
 @pytest.mark.parametrize("n", ["0", "-1", "all"])
-def test_a_number_of_films_that_is_none_is_refused(service: Service, n: str) -> None:
+def test_an_invalid_number_of_films_is_refused(service: Service, n: str) -> None:
     assert service.get(f"/users/nobody/recommendations?n={n}")[0] == 422
 
 

@@ -191,7 +191,7 @@ def test_on_error_can_stop_it(model: CollaborativeModel, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "60", None, 1e300])
-def test_an_interval_that_is_none_is_refused(model: CollaborativeModel, seconds: object) -> None:
+def test_an_invalid_interval_is_refused(model: CollaborativeModel, seconds: object) -> None:
     with pytest.raises(RequestError, match="expected seconds as a number above 0, found"):
         model.follow(seconds)
 
@@ -201,7 +201,7 @@ async def nobody_awaits(_: BaseException) -> None:
 
 
 @pytest.mark.parametrize("callback", ["log", nobody_awaits])
-def test_a_callback_that_is_none_is_refused(model: CollaborativeModel, callback: object) -> None:
+def test_an_invalid_callback_is_refused(model: CollaborativeModel, callback: object) -> None:
     with pytest.raises(RequestError, match="expected on_error as a function that is not async"):
         model.follow(60, callback)
 

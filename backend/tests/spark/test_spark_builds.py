@@ -171,6 +171,24 @@ def test_item_only_builds_keep_to_a_catalog_the_gate_and_the_history(
     assert model.manifest["build_id"] == first
 
 
+def test_vectors_that_cannot_be_written_leave_what_is_published(
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = draw_ratings(400, 40, 20)
+    names = {"userId": "user_id", "movieId": "movie_id"}
+    drawn.rename(columns=names).to_parquet(tmp_path / "ratings.parquet", index=False)
+    (tmp_path / "file").touch()
+    models = tmp_path / "models"
+    flags = ("--spark", "--ratings", tmp_path / "ratings.parquet", "--item-only", tmp_path / "file",
+             "--catalog", "all", "--epochs", "1", "--factors", "2", "--force-publish",
+             "--models-dir", models)  # fmt: skip
+    assert main([*map(str, flags)]) == 4
+    said = capsys.readouterr().err
+    assert "ranking: training on 400 ratings" in said
+    assert said.splitlines()[-1].startswith("error: the Spark cluster failed")
+    assert ReleaseStore(models).live_id() is None
+
+
 def make_database(cluster: Cluster, path: Path, drawn: Any) -> None:
     jvm: Any = cluster.session.sparkContext._jvm
     jvm.java.lang.System.setProperty("derby.stream.error.file", str(path.with_suffix(".log")))

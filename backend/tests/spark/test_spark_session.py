@@ -53,17 +53,20 @@ def test_checkpoints_of_another_version_are_not_used_and_a_command_clears_all(
     cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    kept = {"mine", "collaborative.txt", "collaborative", "0123-items"}
-    for name in (*kept, "collaborative-0.1.9", "0123456789abcdef-items"):
-        (tmp_path / name / "a").mkdir(parents=True)
-        (tmp_path / name / "a" / "_SUCCESS").touch()
+    kept = {"mine", "collaborative.txt", "collaborative", "0123-items", "collaborative-2.0",
+            "collaborative-filtering", "collaborative-data.parquet"}  # fmt: skip
+    a, b, c = (f"0123456789abcdef-{stage}" for stage in ("items", "users", "ranking"))
+    for name in (*kept, "collaborative-0.1.9", a):
+        (tmp_path / name / a).mkdir(parents=True)
+        (tmp_path / name / a / "_SUCCESS").touch()
+    (tmp_path / "collaborative-2.0" / "somebody's").touch()
     for _ in range(2):
         with open_cluster(checkpoints=str(tmp_path)) as again:
             assert again.checkpoints
-            assert not again.is_whole("a")
-            assert again.stage("b", cluster.session.range(3), 3).count() == 3
-            assert again.is_whole("b")
-            arrays = again.checkpoints.arrays("c", lambda: {"x": np.arange(3), "y": 0.5})
+            assert not again.is_whole(a)
+            assert again.stage(b, cluster.session.range(3), 3).count() == 3
+            assert again.is_whole(b)
+            arrays = again.checkpoints.arrays(c, lambda: {"x": np.arange(3), "y": 0.5})
     assert arrays["x"].tolist() == [0, 1, 2]
     assert arrays["y"].item() == 0.5
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]

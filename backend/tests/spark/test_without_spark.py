@@ -11,7 +11,12 @@ import pytest
 
 from ml.build_collaborative import main
 from ml.collaborative.errors import InputError, MlError
-from ml.collaborative.spark.failures import check_account, check_installed
+from ml.collaborative.spark.failures import (
+    check_account,
+    check_installed,
+    first_line,
+    without_secrets,
+)
 from ml.collaborative.spark.reading import open_ratings
 
 
@@ -93,3 +98,18 @@ def test_a_user_without_a_name_is_an_error_with_the_fix(monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "geteuid", lambda: 123_456_789)
     with pytest.raises(MlError, match=r"user 123456789 is not in /etc/passwd: add"):
         check_account()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3a://KEY:SEC/RET@bucket/stages", "s3a://…@bucket/stages"),
+        ("hdfs://SECRET@host:8020/a", "hdfs://…@host:8020/a"),
+        ("https://host/a?sig=SECRET", "https://host/a?…"),
+        ("jdbc:postgresql://host/db?password=SECRET", "jdbc:…"),
+        ("hdfs://host/a/stages", "hdfs://host/a/stages"),
+    ],
+)
+def test_secrets_of_a_url_are_not_shown(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+    assert first_line(OSError(f"no {url} here\nat Java")) == f"no {shown} here"

@@ -144,6 +144,8 @@ def _in_words(attempt: Callable[[], Any]) -> Any:
         raise SourceError(f"the request to Supabase failed: {type(error).__name__}") from None
     except APIError:  # how older clients report an answer that is not JSON
         raise TryAgainError(NOT_ROWS) from None
+    except (ValueError, RecursionError):  # of a number in its headers, or JSON that is nested deep
+        raise TryAgainError("its answer cannot be read; check SUPABASE_URL") from None
 
 
 def check_response(response: httpx.Response, names: AppTable, role: str) -> None:

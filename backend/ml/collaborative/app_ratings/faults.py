@@ -26,10 +26,23 @@ MAX_SHARE, MIN_LARGE = 0.1, 100
 """An account with a larger share of the app's ratings, and more of them, is warned of."""
 MAX_IDENTICAL = 1000
 """Ratings of one value that an account may have without a warning."""
-MAX_SHOWN = 20
-"""Characters; longer values are not shown: they could be more than an id or a rating."""
-KINDS = {"IMDb ids": "tt[0-9]+", "UUIDs": "[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}"}
-"""Patterns of film ids that are not TMDB's."""
+IMDB = "IMDb ids"
+KINDS = {
+    IMDB: "tt[0-9]+",
+    "UUIDs": "[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}",
+    "numbers": "[-+]?[0-9]+([.,][0-9]*)?",
+}
+"""Patterns of values by what they are called in messages, which show only values that cannot be a
+person's: where a setting is wrong, its column can have users' ids, addresses or what they wrote."""
+NUMBER = "[-+]?(1000|[0-9]{1,3}([.,][0-9]{1,2})?)"
+WORDS = (
+    "yes|no|true|false|(dis)?liked?|loved?|hated?|good|great|ok|okay|bad|(thumbs[ _-]?)?(up|down)"
+    "|positive|negative|neutral|null|none|nan|n/?a|(un|not )rated"
+)
+CAN_BE_RATING = rf"(?i: *({NUMBER}( ?/ ?{NUMBER}| ?%)?|{WORDS}|\W{{1,5}}) *)"
+"""What a rating looks like that can be shown."""
+MAX_DISTINCT = 200
+"""Distinct numbers in a column of ratings; in one with more they could be users' ids."""
 VIEW = "make a view that {} and set APP_RATINGS_TABLE to it, see docs/app-database.md"
 READINGS = {
     "^ *([0-9]+,[0-9]+|[0-9.]+) *$": "replace({}, ',', '.')::real",
@@ -81,12 +94,8 @@ def _explain_films(rows: pa.Table, names: AppTable) -> str:
     """Return what the film ids look like, and how they can become TMDB's."""
     texts, counts, _ = _count(rows, "movie_id")
     wrong = counts * film_ids(texts).isna().to_numpy()
-    most = texts[[int(wrong.argmax())]]
-    shown = "".join(f" such as {text!r}" for text in most[_may_be_shown(most, rows)])
-    kind = "ids"
-    for name, pattern in KINDS.items():
-        if wrong[texts.str.fullmatch(pattern)].sum() >= (1 - MAX_LEFT_OUT) * wrong.sum():
-            kind = name
+    kind = _kind_of(texts[wrong > 0], wrong[wrong > 0])
+    shown = f" such as {texts[int(wrong.argmax())]!r}" if kind == IMDB else ""
     return (
         f"have no TMDB id: expected positive integers, found {kind}{shown}; set APP_RATINGS_MOVIE "
         f"(now {names.shown.movie}) to the column with them, or "
@@ -103,10 +112,12 @@ def _explain_ratings(rows: pa.Table, scale: str, names: AppTable) -> str:
         )
     given = scales.ratings_of(texts, scale)
     invalid = texts[~scales.are_on(given, scale)]
-    shown = invalid[_may_be_shown(invalid, rows)]
+    shown = invalid[_may_be_shown(invalid, rows) & (len(texts) <= MAX_DISTINCT)]
     often = sorted(shown.index, key=lambda place: (-counts[place], texts[place]))[:3]
     found = ", ".join([*(repr(texts[place]) for place in often), *(["null"] if nulls else [])])
-    said = f"are outside the scale {scale}{f' (found {found})' if found else ''}: "
+    if not found:
+        found = _kind_of(invalid, counts[invalid.index])
+    said = f"are outside the scale {scale} (found {found}): "
     column = names.shown.rating
     whole = np.ones(len(texts), dtype=np.bool_)
     nulls_out = VIEW.format(f"leaves out nulls (where {column} is not null)") if nulls else ""
@@ -142,19 +153,30 @@ def _to_stars(texts: pd.Series, counts: np.ndarray, column: str) -> str:
     for pattern, expression in {"^(-?[0-9.]+)$": "{}::real", **READINGS}.items():
         read = scales.numbers(_read(texts, pattern))
         if counts[read.notna().to_numpy()].sum() >= (1 - MAX_LEFT_OUT) * counts.sum():
-            top = next((top for top in (5, 10, 20, 100) if read.max() <= top), read.max())
-            return f"greatest(0.5, {expression.format(column)} * 5.0 / {top:g})"
+            top = next((str(top) for top in (5, 10, 20, 100, 1000) if read.max() <= top), "...")
+            return f"greatest(0.5, {expression.format(column)} * 5.0 / {top})"
     return f"case {column} when ... then 4.5 when ... then 2.5 end"
 
 
 def _may_be_shown(texts: pd.Series, rows: pa.Table) -> pd.Series:
-    """Return for each film or rating whether it can be in a message, boolean.
-
-    Where a setting is wrong, its column can have users' ids, addresses or what they wrote.
-    """
+    """Return for each rating whether it can be in a message, boolean."""
     users, _ = take_apart(rows, "user_id")
-    is_short = texts.str.len() <= MAX_SHOWN
-    return is_short & ~texts.str.contains("@", regex=False) & ~texts.isin(users)
+    return texts.str.fullmatch(CAN_BE_RATING) & ~texts.isin(users)
+
+
+def _kind_of(texts: pd.Series, counts: np.ndarray) -> str:
+    """Return what texts look like, without any of them.
+
+    Args:
+        texts: at least one.
+        counts: number of rows with each (int64).
+    """
+    for name, pattern in KINDS.items():
+        kind = texts.str.fullmatch(pattern).to_numpy(dtype=np.bool_)
+        if counts[kind].sum() >= (1 - MAX_LEFT_OUT) * counts.sum():
+            return name
+    low, high = int(texts.str.len().min()), int(texts.str.len().max())
+    return f"texts of {low}{f' to {high}' if low < high else ''} characters"
 
 
 def _fitting_scale(texts: pd.Series, counts: np.ndarray, scale: str) -> str | None:

@@ -22,7 +22,7 @@ HELD_OUT = {"held_out": ("pair", "prediction"), "held_out_lists": ("films", "abo
 """Arrays of what a later build is compared with, and their fields: a hash and a number, see
 `evaluation.HoldOut.rows`."""
 MAX_NUMBER = 1e9
-"""A number that is as large is none that a training gives, and products of such overflow."""
+"""No training gives a number as large as this, and products of such overflow."""
 ARRAYS = "arrays"
 """Folder of the plain arrays in a release."""
 ITEM_ONLY = "item-only"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..ratings import GIVEN
-from .failures import as_source_error
+from .failures import as_source_error, without_secrets
 from .item_only import fit_items
 from .ratings import read_given
 
@@ -79,7 +79,7 @@ def write_users(users: DataFrame, place: str, build_id: str) -> None:
     path = f"{place.rstrip('/')}/{build_id}"
     with as_source_error():
         users.write.parquet(path)
-    logger.info("users' vectors are in %s", path)
+    logger.info("users' vectors are in %s", without_secrets(path))
 
 
 def describe_whole(given: Given) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..version import __version__
-from .failures import first_line
+from .failures import first_line, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-OURS = re.compile(r"collaborative-(?P<version>[\w.+]+)|[0-9a-f]{16}-(item|user)(s|-biases)")
-"""Names in the folder that are this project's; the second are of versions without such folders."""
+STAGE = "[0-9a-f]{16}-((item|user)(s|-biases)|ranking)"
+OURS = re.compile(rf"collaborative-(?P<version>\d+(\.\d+)+)|{STAGE}")
+"""Names in the folder that can be this project's; the second are of versions without folders."""
+INSIDE = re.compile(rf"{STAGE}|[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}")
+"""All names in a version's folder: stages, and Spark's own checkpoints."""
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +98,7 @@ def open_checkpoints(session: SparkSession, place: str) -> Checkpoints:
         session.sparkContext.setCheckpointDir(f"{place}/{own}")
     except Py4JJavaError as error:
         raise UsageError(
-            f"checkpoints cannot be written to {place} ({first_line(error)}): "
+            f"checkpoints cannot be written to {without_secrets(place)} ({first_line(error)}): "
             "name a folder that every executor can write"
         ) from None
     if names:
@@ -103,7 +106,8 @@ def open_checkpoints(session: SparkSession, place: str) -> Checkpoints:
         logger.warning(
             "%s has checkpoints of another version (%s), and version %s starts over: delete them "
             "with python -m ml.collaborative clear-checkpoints %s",
-            place, ", ".join(sorted(versions)), __version__, place,
+            without_secrets(place), ", ".join(sorted(versions)), __version__,
+            without_secrets(place),
         )  # fmt: skip
     return Checkpoints(session, f"{place}/{own}")
 
@@ -120,12 +124,16 @@ def clear_checkpoints(session: SparkSession, place: str) -> int:
     try:
         files, path = _open(session, place)
         if not files.exists(path):
-            raise UsageError(f"there is no folder {place}: name the one of --checkpoint-dir")
+            raise UsageError(
+                f"there is no folder {without_secrets(place)}: name the one of --checkpoint-dir"
+            )
         names = _list(session, place)
         for name in names:
             files.delete(_open(session, f"{place}/{name}")[1], True)
     except Py4JJavaError as error:
-        raise UsageError(f"{place} cannot be cleared: {first_line(error)}") from None
+        raise UsageError(
+            f"{without_secrets(place)} cannot be cleared: {first_line(error)}"
+        ) from None
     return len(names)
 
 
@@ -134,8 +142,17 @@ def _list(session: SparkSession, place: str) -> list[str]:
     files, path = _open(session, place)
     if not files.exists(path):
         return []
-    names = [status.getPath().getName() for status in files.listStatus(path)]
-    return sorted(name for name in names if OURS.fullmatch(name))
+    found = {status.getPath().getName(): status for status in files.listStatus(path)}
+    return sorted(name for name, status in found.items() if _is_ours(files, name, status))
+
+
+def _is_ours(files: Any, name: str, status: Any) -> bool:
+    """Return whether a folder has this project's name and nothing but its stages inside."""
+    match = OURS.fullmatch(name)
+    if match is None or not status.isDirectory():
+        return False
+    inside = files.listStatus(status.getPath()) if match["version"] else []
+    return all(INSIDE.fullmatch(inner.getPath().getName()) for inner in inside)
 
 
 def _open(session: SparkSession, place: str) -> tuple[Any, Any]:

@@ -88,11 +88,17 @@ def as_source_error() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without the address and secrets of a URL."""
+    """Return the first line of an error's message, see `without_secrets`."""
     java = getattr(error, "java_exception", None)
     text = str(error)
     if java is not None:
         with suppress(OSError):  # Java has ended
             text = str(java.getMessage() or java.toString())
-    text = re.sub(r"jdbc:\S+", "jdbc:…", text.strip().partition("\n")[0])
-    return text[:200]
+    return without_secrets(text.strip().partition("\n")[0])[:200]
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without what can be a secret in its URLs: user, password and parameters."""
+    text = re.sub(r"jdbc:\S+", "jdbc:…", text)
+    text = re.sub(r"//\S*@", "//…@", text)  # a password can have a slash
+    return re.sub(r"(//[^\s?]*)\?\S+", r"\1?…", text)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, SourceError
 from ..files import refuse_lfs_pointer
 from ..ratings import COLUMNS, HIGHEST, LOWEST
-from .failures import first_line
+from .failures import first_line, without_secrets
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -131,7 +130,7 @@ def is_parquet(source: str) -> bool:
 
 def _shown(source: str) -> str:
     """Return the source as messages show it: without what can be a secret."""
-    return "the database" if source.startswith("jdbc:") else re.sub(r"//[^/]*@", "//…@", source)
+    return "the database" if source.startswith("jdbc:") else without_secrets(source)
 
 
 def check_rows(raw: DataFrame, source: str) -> int:
