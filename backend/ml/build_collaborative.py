@@ -18,12 +18,13 @@ if __name__ == "__main__":
 import time
 from typing import TYPE_CHECKING, Any
 
-from .collaborative import catalog, cli, datasets, files, ratings
+from .collaborative import catalog, cli, datasets, ratings
 from .collaborative.algorithms.training import find_algorithm, make_training, train
 from .collaborative.errors import InputError, SourceError
 from .collaborative.options import make_build_options
 from .collaborative.paths import MODELS_DIR, expand
 from .collaborative.release import KEEP, ReleaseStore
+from .collaborative.settings import use_file_mode
 from .download_movielens import download_movielens_100k, load_movielens_ratings_with_tmdb_mapping
 
 if TYPE_CHECKING:
@@ -139,9 +140,10 @@ def save_models(
         forced: whether the gate refused it.
 
     Raises:
-        InputError: the trainset's ids are not text and integers.
+        InputError: the trainset's ids are not text and integers; or see `settings.read_settings`.
         OSError: it could not be written; what was published stays.
     """
+    use_file_mode()
     ReleaseStore(expand(models_dir or MODELS_DIR)).publish(
         svd_model, trainset, draft=draft, report=report, held_out=held_out, keep=keep, forced=forced
     )
@@ -183,10 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _work(args: argparse.Namespace) -> None:
     from .collaborative import build
-    from .collaborative.settings import read_settings
 
     options = make_build_options(args)
-    files.use_mode(read_settings().cf_file_mode)
+    use_file_mode()
     with build.cluster_of(options) as cluster:
         _build(options, cluster)
 

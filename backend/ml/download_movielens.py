@@ -18,9 +18,10 @@ if __name__ == "__main__":
 from typing import TYPE_CHECKING
 
 from .collaborative import catalog as catalogs
-from .collaborative import cli, datasets, files
+from .collaborative import cli, datasets
 from .collaborative.paths import DATA_DIR, expand
 from .collaborative.ratings import empty_ratings
+from .collaborative.settings import use_file_mode
 
 if TYPE_CHECKING:
     import argparse
@@ -41,8 +42,9 @@ def download_movielens_100k(data_dir: str | None = None, *, force: bool = False)
         The folder that holds u.data and u.item.
 
     Raises:
-        InputError, SourceError: see `datasets.fetch`.
+        InputError, SourceError: see `datasets.fetch` and `settings.read_settings`.
     """
+    use_file_mode()
     folder = expand(data_dir or DATA_DIR)
     datasets.fetch("ml-100k", folder, force=force)
     return str(folder / "ml-100k")
@@ -68,8 +70,10 @@ def load_movielens_ratings_with_tmdb_mapping(
         out. Empty, with a warning, where the catalog is missing.
 
     Raises:
-        InputError, SourceError: see `datasets.load` and `catalog.read_catalog`.
+        InputError, SourceError: see `datasets.load`, `catalog.read_catalog` and
+            `settings.read_settings`.
     """
+    use_file_mode()
     try:
         films = catalogs.resolve_catalog(catalog, dataset)
     except catalogs.CatalogMissingError as error:
@@ -90,9 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(args: argparse.Namespace) -> None:
-    from .collaborative.settings import read_settings
-
-    files.use_mode(read_settings().cf_file_mode)
+    use_file_mode()
     films = catalogs.resolve_catalog(args.catalog, args.dataset)
     if args.force and args.dataset != "sample":
         datasets.fetch(args.dataset, args.data_dir, force=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 BACKEND = Path(__file__).resolve().parents[1]
@@ -22,6 +23,13 @@ def copy_backend(folder: Path) -> None:
     """The code that the scripts run, without data, models and caches."""
     keep_out = shutil.ignore_patterns("data", "models", "__pycache__")
     shutil.copytree(BACKEND / "ml", folder / "ml", ignore=keep_out)
+
+
+def let_others_enter(folder: Path) -> None:
+    """Let other users pass to a temporary folder of pytest, whose parents are closed to them."""
+    for path in (folder, *folder.parents):
+        if Path(tempfile.gettempdir()) in path.parents:
+            path.chmod(0o711)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,7 @@ SAMPLE = ("--dataset", "sample", *SMALL)
 
 def build(models: Path, *args: str | Path) -> str:
     """Publish a small build of the sample, or of what `args` say, in this process; its build id."""
-    logger = logging.getLogger("ml.collaborative")
-    level = logger.level
-    try:
-        assert main(["--models-dir", str(models), "--quiet", *map(str, args or SAMPLE)]) == 0
-    finally:
-        logger.setLevel(level)
+    assert main(["--models-dir", str(models), "--quiet", *map(str, args or SAMPLE)]) == 0
     return ReleaseStore(models).live_folder().name
 
 

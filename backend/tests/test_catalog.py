@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import pickle
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -17,6 +20,9 @@ from ml.collaborative import catalog
 from ml.collaborative.catalog import CatalogMissingError, read_catalog
 from ml.collaborative.errors import InputError
 from ml.download_movielens import main
+
+zipped = partial(gzip.compress, mtime=0)
+"""The same bytes, and so the same names of tests, in each worker."""
 
 
 @pytest.mark.parametrize(
@@ -181,8 +187,8 @@ def test_a_missing_catalog_says_how_to_go_on(tmp_path: Path) -> None:
         read_catalog(tmp_path / "ids.pkl")
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
-@pytest.mark.parametrize("behind", [b"", b"junk", b"\0" * 100, gzip.compress(b"more")])
+@pytest.mark.parametrize("compress", [zipped, zlib.compress])
+@pytest.mark.parametrize("behind", [b"", b"junk", b"\0" * 100, zipped(b"more")])
 def test_what_follows_a_compressed_dump_is_not_read(
     tmp_path: Path, compress: Callable[[bytes], bytes], behind: bytes
 ) -> None:
@@ -192,12 +198,29 @@ def test_what_follows_a_compressed_dump_is_not_read(
     assert read_catalog(path) == {862, 105}
 
 
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_streams_one_behind_another_are_one_dump(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    """As programs write them that compress on several cores."""
+    path, dump = tmp_path / "ids.pkl", pickle.dumps([862, 105])
+    path.write_bytes(compress(dump[:9]) + compress(dump[9:]) + b"junk")
+    assert read_catalog(path) == {862, 105}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (gzip.compress(pickle.dumps([862]))[:-9], "its end is missing"),
-        (gzip.compress(pickle.dumps([862]))[:12], "its end is missing"),
-        (gzip.compress(pickle.dumps(bytes(3 << 20))), "more than 1 MiB, unpacked"),
+        (zipped(pickle.dumps([862]))[:-9], "its end is missing"),
+        (zipped(pickle.dumps([862]))[:12], "its end is missing"),
+        (zipped(pickle.dumps(bytes(3 << 20))), "more than 1 MiB, unpacked"),
+        (bz2.compress(pickle.dumps([862]))[:-9], "its end is missing"),
+        (lzma.compress(pickle.dumps([862]))[:-9], "its end is missing"),
+        (bz2.compress(pickle.dumps(bytes(3 << 20))), "more than 1 MiB, unpacked"),
+        (lzma.compress(pickle.dumps(bytes(3 << 20))), "more than 1 MiB, unpacked"),
+        (lzma.compress(pickle.dumps(bytes(3 << 20)), lzma.FORMAT_ALONE), "more than 1 MiB"),
+        (zipped(zipped(pickle.dumps([862])) + b"junk"), "it is compressed twice"),
+        (lzma.compress(bz2.compress(pickle.dumps([862]))), "it is compressed twice"),
         (b"\x80\x04" + b"]" * 99_999 + b"a" * 99_998 + b".", "holds lists within lists"),
     ],
 )

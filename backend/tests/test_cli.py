@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -40,12 +41,28 @@ def test_help_lists_the_exit_codes_that_the_script_can_give(
     assert ("published" in shown) == (script == BUILD)
 
 
-@pytest.mark.parametrize("script", [DOWNLOAD, BUILD])
-def test_a_script_run_by_its_path_says_how_to_run_it(script: str) -> None:
-    path = BACKEND / (script.replace(".", "/") + ".py")
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("script", "path"),
+    [
+        (DOWNLOAD, "download_movielens.py"),
+        (BUILD, "build_collaborative.py"),
+        ("ml.collaborative", "collaborative/__main__.py"),
+        ("ml.collaborative", "collaborative"),
+    ],
+)
+def test_a_script_run_by_its_path_says_how_to_run_it(script: str, path: str) -> None:
+    command = [sys.executable, BACKEND / "ml" / path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: run it as a module: python -m {script}\n"
+
+
+def test_a_run_leaves_the_level_of_the_log_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("ml.collaborative")
+    caplog.set_level("ERROR", logger.name)
+    for noise in ("--quiet", "--verbose"):
+        assert download_movielens.main(["--dataset", "sample", noise]) == 0
+        assert logger.level == logging.ERROR
 
 
 PATHS = {

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
+import traceback
 from pathlib import Path
+from typing import IO
 
+import joblib
 import pytest
-from helpers import BACKEND
+from helpers import BACKEND, let_others_enter
 from small_builds import BUILD, Run, build
 
 from ml.build_collaborative import save_models, train_svd_model
-from ml.collaborative import load_collaborative
+from ml.collaborative import datasets, files, load_collaborative
+from ml.collaborative.datasets.movielens import read_ml_100k_films
 from ml.collaborative.datasets.sample import sample_ratings
 from ml.collaborative.errors import MlError
 from ml.collaborative.files import make_folder, replace_together
@@ -77,6 +84,32 @@ def test_the_setting_decides(run: Run, tmp_path: Path) -> None:
     assert "CF_FILE_MODE: expected the mode of a file in octal digits" in done.stderr
 
 
+def test_the_setting_decides_for_functions_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, movielens_archives: Path
+) -> None:
+    monkeypatch.setattr(files, "_setting", None)  # for after the test
+    monkeypatch.setenv("MOVIELENS_BASE_URL", str(movielens_archives))
+    model = train_svd_model(sample_ratings().head(500), epochs=1)
+    for octal in ("600", "644"):
+        monkeypatch.setenv("CF_FILE_MODE", octal)
+        save_models(*model, str(tmp_path / octal / "models"))
+        download_movielens_100k(str(tmp_path / octal / "data"))
+        assert modes(tmp_path / octal)[0] == {octal}
+
+
+def test_the_setting_decides_for_what_the_tool_fetches(
+    run: Run, tmp_path: Path, movielens_archives: Path
+) -> None:
+    env = {"CF_FILE_MODE": "600", "MOVIELENS_BASE_URL": str(movielens_archives)}
+    joblib.dump([1 << 40], tmp_path / "ids.pkl")
+    where = "--catalog", tmp_path / "ids.pkl", "--data-dir", tmp_path / "data"
+    for command in ("evaluate", "tune"):
+        done = run("ml.collaborative", command, *where, **env)
+        assert done.returncode == 3, done.stderr  # no film of it has ratings
+        assert modes(tmp_path / "data") == ({"600"}, {"700"})
+        shutil.rmtree(tmp_path / "data")
+
+
 def test_the_data_folder_is_shared_in_the_same_way(umask: int, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     make_folder(folder)
@@ -102,17 +135,24 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_in_a_setgid_folder_a_second_builder_and_the_service_are_other_users(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A setgid folder of group 4000."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to become other users")
-    models = tmp_path / "models"
-    models.mkdir()
-    os.chown(models, -1, 4000)
-    models.chmod(0o2770)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o711)
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    os.chown(folder, -1, 4000)
+    folder.chmod(0o2770)
+    let_others_enter(tmp_path)
+    return folder
+
+
+def test_in_a_setgid_folder_a_second_builder_and_the_service_are_other_users(
+    shared: Path, tmp_path: Path
+) -> None:
+    models = shared
+    build(tmp_path)  # the members may not be able to import from this Python's folder
     first = as_member(4001, lambda: build(models))
     second = as_member(4002, lambda: build(models))
     assert modes(models) == ({"660"}, {"2770"})
@@ -122,26 +162,64 @@ def test_in_a_setgid_folder_a_second_builder_and_the_service_are_other_users(
     assert again == first
 
 
-def as_member(uid: int, work: object) -> str:
+def test_a_folder_that_may_not_be_listed_is_a_warning_once_the_release_is_live(
+    shared: Path, tmp_path: Path
+) -> None:
+    model = train_svd_model(sample_ratings().head(500), epochs=1)
+    save_models(*model, str(tmp_path))  # see above
+    refused = shared / "refused"
+
+    def work() -> str:
+        refused.mkdir(mode=0o300)
+        save_models(*model, str(shared))
+        return ReleaseStore(shared).live_folder().name
+
+    with tempfile.TemporaryFile("w+") as said:
+        live = as_member(4001, work, said)
+        assert ReleaseStore(shared).build_ids() == [live]
+        said.seek(0)
+        assert f"nothing is deleted in {refused}: it could not be listed" in said.read()
+
+
+def test_an_optional_file_that_may_not_be_read_does_not_end_a_build(
+    shared: Path, tmp_path: Path, movielens_archives: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOVIELENS_BASE_URL", str(movielens_archives))
+    links = shared / "links.csv"
+    datasets.load("ml-100k", tmp_path / "own", None)  # see above
+    as_member(4001, lambda: download_movielens_100k(str(shared)))
+    content = links.read_bytes()
+    os.chown(links, 0, 0)
+    links.chmod(0o600)
+    films = as_member(4002, lambda: len(read_ml_100k_films(shared)))
+    assert films == "1682"
+    as_member(4002, lambda: download_movielens_100k(str(shared)))
+    assert (links.stat().st_uid, links.read_bytes()) == (4002, content)
+
+
+def as_member(uid: int, work: object, said: IO[str] | None = None) -> str:
     """Return what a function gives in a fork of this process, as a user of group 4000 alone."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         try:
+            if said:
+                logging.getLogger("ml.collaborative").addHandler(logging.StreamHandler(said))
             os.setgroups([])
             os.setgid(uid)
             os.setgroups([4000])
             os.setuid(uid)
             os.umask(0o022)
             os.write(writer, str(work()).encode())  # type: ignore[operator]
-        except BaseException as error:
-            os.write(writer, repr(error).encode())
-        finally:
             os._exit(0)
+        except BaseException:
+            os.write(writer, traceback.format_exc().encode())
+        finally:
+            os._exit(1)
     os.close(writer)
     with os.fdopen(reader) as pipe:
         said = pipe.read()
-    os.waitpid(child, 0)
+    assert os.waitpid(child, 0)[1] == 0, said
     return said
 
 

@@ -32,6 +32,26 @@ def test_no_module_has_more_than_300_lines() -> None:
     assert {module: count for module, count in lines.items() if count > 300} == {}
 
 
+def test_surprise_is_imported_in_one_place() -> None:
+    """It makes a folder in the home when it is imported, which `surprise_classes` prevents."""
+    found = set()
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for_types = {
+            id(node)
+            for test in ast.walk(tree)
+            if isinstance(test, ast.If) and ast.unparse(test.test) == "TYPE_CHECKING"
+            for node in ast.walk(test)
+        }
+        for node in ast.walk(tree):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            if id(node) not in for_types and "surprise" in {name.split(".")[0] for name in names}:
+                found.add(path.name)
+    assert found == {"surprise_classes.py"}
+
+
 def test_modules_import_each_other_relatively_and_no_config_of_the_app() -> None:
     wrong = {}
     for path in MODULES:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from . import process
+import sys
 
 if __name__ == "__main__":
+    if not __package__:
+        print("error: run it as a module: python -m ml.collaborative", file=sys.stderr)
+        sys.exit(2)
+    from . import process
+
     process.begin()
 
 import argparse
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import cli, files
+from . import cli
 from .errors import InputError, UsageError
 from .options import choose_trainings
 
@@ -107,18 +112,12 @@ def _releases(args: argparse.Namespace) -> None:
     cli.print_result(describe_releases(store.models_dir, store.releases()))
 
 
-def _use_file_mode() -> None:
-    """Write files as the settings say."""
-    from .settings import read_settings
-
-    files.use_mode(read_settings().cf_file_mode)
-
-
 def _rollback(args: argparse.Namespace) -> None:
     from .release import ReleaseStore
     from .report import describe_rollback
+    from .settings import use_file_mode
 
-    _use_file_mode()
+    use_file_mode()
     cli.print_lines([describe_rollback(*ReleaseStore(args.models_dir).roll_back(args.id))])
 
 
@@ -127,7 +126,9 @@ def _load_ratings(args: argparse.Namespace, folds: int) -> tuple[MappedRatings, 
     from . import datasets, ratings
     from .app_ratings import read_app_ratings
     from .catalog import resolve_catalog
+    from .settings import use_file_mode
 
+    use_file_mode()
     mapped = datasets.load(args.dataset, args.data_dir, resolve_catalog(args.catalog, args.dataset))
     app = ratings.empty_ratings() if args.dataset == "sample" else read_app_ratings()
     table = ratings.combine(mapped.ratings, app)
@@ -244,8 +245,9 @@ def _similar(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     from .serving import export_lists
+    from .settings import use_file_mode
 
-    _use_file_mode()
+    use_file_mode()
     rows, users = export_lists(args.models_dir, args.file, args.n)
     if not args.quiet:
         cli.print_lines([f"{rows:,} recommendations for {users:,} users in {args.file}"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import logging
+import lzma
 import numbers
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ ALL = "all"
 MAX_ID = 2**53
 MAX_BYTES = 1 << 30
 """Of a compressed dump, unpacked: a data frame of a million films with their texts."""
+_ZLIB, _BZ2, _XZ = (b"x", b"\x1f\x8b"), (b"BZ",), (b"\xfd7zXZ", b"]\x00")
+_COMPRESSED = (*_ZLIB, *_BZ2, *_XZ, b"\x04\x22M\x18", b"ZF")
+"""How what joblib unpacks begins; the last two are LZ4 and joblib's own, of before 2015."""
 _CONTROL = frozenset(range(32)) - frozenset(b"\t\n\f\r")
 """Bytes that do not occur in text."""
 _ID_COLUMNS = (("tmdbid",), ("movieid", "filmid", "id"))
@@ -97,23 +102,41 @@ def read_catalog(path: str | Path) -> frozenset[int]:
 def _load(path: Path) -> Any:
     """Return what is in a joblib dump.
 
-    joblib's own reader of gzip and zlib never ends where other bytes follow the compressed ones.
+    joblib's own reader of gzip and zlib never ends where other bytes follow the compressed ones,
+    and its readers have no limit of size.
     """
     import joblib
 
-    with path.open("rb") as file:
-        start = file.read(2)
-        if start[:1] != b"x" and start != b"\x1f\x8b":
-            return joblib.load(path)
-        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either of the two
-        content = bytearray(unpacker.decompress(start))
-        while not unpacker.eof and (packed := file.read(CHUNK)):
-            content += unpacker.decompress(packed, MAX_BYTES)
-            if len(content) > MAX_BYTES or unpacker.unconsumed_tail:
+    if not _read_start(path).startswith((*_ZLIB, *_BZ2, *_XZ)):
+        return joblib.load(path)
+    content = bytearray()
+    try:
+        for chunk in _unpacked(path):
+            content += chunk
+            if len(content) > MAX_BYTES:
                 raise ValueError(f"more than {MAX_BYTES >> 20} MiB, unpacked")
-        if not unpacker.eof:
-            raise ValueError("its end is missing")
+    except EOFError:
+        raise ValueError("its end is missing") from None
+    if content.startswith(_COMPRESSED):
+        raise ValueError("it is compressed twice")
     return joblib.load(io.BytesIO(content))
+
+
+def _unpacked(path: Path) -> Iterator[bytes]:
+    """Yield a compressed file's content; what follows it is not read. Cut, it is an EOFError."""
+    start = _read_start(path)
+    if not start.startswith(_ZLIB):
+        with (bz2 if start.startswith(_BZ2) else lzma).open(path, "rb") as unpacked:
+            while chunk := unpacked.read(CHUNK):
+                yield chunk
+        return
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # of zlib or gzip
+    with path.open("rb") as file:
+        while not unpacker.eof:
+            packed = unpacker.unconsumed_tail or file.read(CHUNK)
+            if not packed:
+                raise EOFError
+            yield unpacker.decompress(packed, CHUNK)
 
 
 def _read_start(path: Path) -> bytes:

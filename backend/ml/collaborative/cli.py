@@ -216,7 +216,7 @@ def print_result(lines: Sequence[str]) -> None:
         OSError: it cannot be printed; that a reader such as `head` has enough is no error.
     """
     try:
-        print("\n".join(lines), flush=True)
+        process.print_out("\n".join(lines))
     except OSError as error:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until exit
         if not isinstance(error, BrokenPipeError):
@@ -227,7 +227,7 @@ def print_result(lines: Sequence[str]) -> None:
 def print_lines(lines: Sequence[str]) -> None:
     """Print a summary; where stdout is full or closed, only warn, for the work itself is done."""
     try:
-        print("\n".join(lines), flush=True)
+        process.print_out("\n".join(lines))
     except (OSError, UnicodeEncodeError) as error:
         logger.warning("done, but the summary could not be printed: %s", error)
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  until exit
@@ -238,6 +238,7 @@ def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger.addHandler(handler)
+    level = logger.level
     logger.setLevel(
         logging.WARNING if args.quiet else logging.DEBUG if args.verbose else logging.INFO
     )
@@ -259,5 +260,6 @@ def run(work: Callable[[argparse.Namespace], None], args: argparse.Namespace) ->
         return 0
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
     process.say(f"error: {message}")
     return code

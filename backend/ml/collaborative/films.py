@@ -42,7 +42,7 @@ def check_catalog(options: BuildOptions, films: frozenset[int] | None, table: pd
         return
     links = datasets.links_path(options.dataset, options.data_dir)
     ids = None
-    with suppress(InputError):  # where it is needed, it was read before
+    with suppress(InputError, OSError):  # where it is needed, it was read before
         ids = datasets.read_link_ids(links) if links.is_file() else None
     if ids is not None:
         datasets.check_id_space(films, ids, "the catalog")

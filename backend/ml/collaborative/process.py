@@ -11,6 +11,7 @@ A script calls `begin` before it imports anything else, and `run` last:
 from __future__ import annotations
 
 import _thread
+import errno
 import os
 import signal
 import sys
@@ -73,6 +74,8 @@ class _Process:
     """Numbers of the signals that are handled."""
     stopped: tuple[int, float] | None = None
     """The first signal's number, and when it came."""
+    no_stdout = False
+    """Whether stdout was closed at the start."""
 
 
 def begin() -> None:
@@ -125,6 +128,18 @@ def run(main: Callable[[], int]) -> NoReturn:
         os._exit(code)
     sys.stdout, sys.stderr = _nowhere(), _nowhere()  # what could not be written is lost
     sys.exit(code)
+
+
+def print_out(text: str) -> None:
+    """Write a text and a line's end to stdout.
+
+    Raises:
+        OSError: that is full or was closed at the start.
+        UnicodeEncodeError: its encoding lacks a letter.
+    """
+    if _Process.no_stdout:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    print(text, flush=True)
 
 
 def say(line: str) -> None:
@@ -196,7 +211,7 @@ def describe(error: BaseException) -> str | None:
     """Return one line on what this machine lacks, where that is why the error was raised."""
     if isinstance(error, NoThreadsError) or "can't start new thread" in str(error):
         return NO_THREADS
-    if isinstance(error, BlockingIOError) and error.filename is None:
+    if isinstance(error, BlockingIOError) and error.filename is None and _no_threads_left():
         return NO_THREADS  # of a fork
     if isinstance(error, MemoryError):
         return f"not enough memory: {_line(error)}".removesuffix(": ")
@@ -255,6 +270,7 @@ def _open_streams() -> None:
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
+            _Process.no_stdout |= name == "stdout"
             setattr(sys, name, _nowhere())
         elif name != "stdin":
             stream.reconfigure(errors="backslashreplace")

@@ -296,6 +296,21 @@ def test_an_optional_file_may_fail_and_is_never_left_damaged(
     assert_done(data)
 
 
+@pytest.mark.parametrize("target", ["links.csv", "tiny/links.csv"])
+def test_a_folder_in_the_place_of_an_optional_file_is_a_warning_and_stays(
+    server: WebServer, data: Path, caplog: Log, target: str
+) -> None:
+    other = Archive("other", frozen=True, max_bytes=1 << 20)
+    spare = DataFile(other, "u.data", target, PINNED[0].sha256, HEADER, optional=True)
+    server.files["/base/other.zip"] = zip_of({"u.data": DATA})
+    (data / target / "mine").mkdir(parents=True)
+    for force in (False, True):
+        caplog.clear()
+        ensure_files([*FILES, spare], data, f"{server.url}/base", force=force)
+        assert f"going on without {target}, which is optional: " in caplog.text
+        assert (data / target / "mine").is_dir()
+
+
 def test_an_optional_file_beside_others_is_taken_along_but_not_fetched_for(
     server: WebServer, data: Path, caplog: Log
 ) -> None:

@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import joblib
 import pytest
-from helpers import contents
+from helpers import BACKEND, contents
 from postgrest_server import SupabaseServer
 from published import Model, age, ids_at_fixed_paths, ids_loaded, new_id, tell
 from small_builds import BUILD, SAMPLE, SMALL, Run, build, edit_manifest, write_set
@@ -622,11 +623,23 @@ def test_what_a_clock_ahead_left_unfinished_is_deleted_once_the_clock_is_right(
     assert ReleaseStore(tmp_path).roll_back() == (first, second)
 
 
+def test_models_are_loaded_where_there_is_no_home(tmp_path: Path, model: Model) -> None:
+    """In a process of its own, which has not imported Surprise yet."""
+    model.publish(tmp_path, new_id())
+    code = "import sys; from ml.collaborative import load_models as load; print(load(sys.argv[1]))"
+    env = {name: value for name, value in os.environ.items() if name != "SURPRISE_DATA_FOLDER"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], env=env | {"HOME": "/proc/nohome"}, cwd=BACKEND,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # What is deleted
 
 
 def test_nothing_is_deleted_but_folders_named_as_releases_and_never_through_a_link(
-    tmp_path: Path, model: Model
+    tmp_path: Path, model: Model, caplog: pytest.LogCaptureFixture
 ) -> None:
     models, outside, build_id = tmp_path / "models", tmp_path / "outside", new_id()
     theirs = [
@@ -655,7 +668,12 @@ def test_nothing_is_deleted_but_folders_named_as_releases_and_never_through_a_li
         (models / name).rename(moved)
         (models / name).symlink_to(moved)
         (moved / build_id).mkdir()
+    caplog.clear()
     model.publish(models, new_id(), keep=1)
+    told = "is a link: nothing is deleted there; link the models folder instead"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{models / name} {told}" for name in ("releases", "refused")
+    ]
     assert (tmp_path / "refused" / build_id).is_dir()
     assert (tmp_path / "releases" / build_id).is_dir()
 

@@ -54,7 +54,7 @@ def ensure_files(
             try:
                 _fetch(archive, members, data_dir, base_url)
                 fetched = True
-            except (InputError, SourceError) as error:
+            except (InputError, SourceError, OSError) as error:
                 if not all(file.optional for file in members):
                     raise
                 logger.warning(
@@ -74,21 +74,32 @@ def _missing(files: Sequence[DataFile], data_dir: Path, *, say: bool = False) ->
 
 
 def _discard_damaged(files: Sequence[DataFile], data_dir: Path) -> None:
-    """Delete files that are not verified, so that no build reads them."""
+    """Delete files that are not verified, so that no build reads them; folders stay."""
     for file in files:
-        if not is_verified(file, data_dir):
-            (data_dir / file.target).unlink(missing_ok=True)
+        path = data_dir / file.target
+        if path.is_file() and not is_verified(file, data_dir):
+            path.unlink(missing_ok=True)
 
 
 def is_verified(file: DataFile, data_dir: Path, *, say: bool = False) -> bool:
     """Return whether `file` is in `data_dir` with its expected hash, or as it was extracted.
 
     A file without an expected or recorded hash was put there by somebody: its first line decides.
+
+    Raises:
+        OSError: it cannot be read, and is not optional.
     """
     path = data_dir / file.target
     if not path.is_file():
         return False
-    found = sha256(path)
+    try:
+        found = sha256(path)
+    except OSError as error:
+        if not file.optional:
+            raise
+        if say:
+            logger.warning("%s cannot be read (%s): fetching it again", path, error.strerror)
+        return False
     if found == file.sha256:
         return True
     recorded = _read_sums(data_dir).get(file.target)

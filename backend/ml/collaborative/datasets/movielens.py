@@ -139,7 +139,7 @@ def read_ml_100k_films(data_dir: Path) -> pd.DataFrame:
     """
     try:
         links = read_links(links_path("ml-100k", data_dir))
-    except InputError as error:
+    except (InputError, OSError) as error:
         logger.warning("going on without links.csv, which is optional: %s", error)
         links = NO_LINKS
     return map_ml_100k_items(links)

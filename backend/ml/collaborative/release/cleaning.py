@@ -12,6 +12,7 @@ from .live import FIXED, POINTER
 from .manifest import is_build_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -32,10 +33,10 @@ def delete_release(folder: Path, *, at_once: bool = True) -> None:
             or the folder that it is in is a link.
         at_once: or only once it is `LEFT_BEHIND`.
     """
-    if folder.is_symlink() or folder.parent.is_symlink() or not folder.is_dir():
-        return
     hidden = folder
     try:
+        if folder.is_symlink() or folder.parent.is_symlink() or not folder.is_dir():
+            return
         if not at_once and not _is_left_behind(folder):
             return
         if is_build_id(folder.name):  # no reader finds half a release
@@ -47,7 +48,11 @@ def delete_release(folder: Path, *, at_once: bool = True) -> None:
 
 def delete_unfinished(parent: Path) -> None:
     """Delete the releases in `parent` that a crash left half written or half deleted."""
-    for path in parent.iterdir() if parent.is_dir() else ():
+    _delete_unfinished(_list(parent))
+
+
+def _delete_unfinished(paths: Iterable[Path]) -> None:
+    for path in paths:
         name = _UNFINISHED.fullmatch(path.name)
         if name and is_build_id(name["build_id"]):
             delete_release(path, at_once=False)
@@ -56,9 +61,9 @@ def delete_unfinished(parent: Path) -> None:
 def delete_temporary(models_dir: Path) -> None:
     """Delete the temporary files that a crash left in the models folder."""
     for path in models_dir.glob(".*.tmp"):
-        if _TEMPORARY.fullmatch(path.name) and (path.is_symlink() or path.is_file()):
+        if _TEMPORARY.fullmatch(path.name):
             try:
-                if _is_left_behind(path):
+                if (path.is_symlink() or path.is_file()) and _is_left_behind(path):
                     path.unlink()
             except OSError as error:
                 logger.warning("%s could not be deleted: %s", path, error)
@@ -66,10 +71,25 @@ def delete_temporary(models_dir: Path) -> None:
 
 def delete_refused(refused: Path, but: str = "") -> None:
     """Delete what was refused before: it may know users who have left the app since."""
-    for path in refused.iterdir() if refused.is_dir() else ():
+    found = _list(refused)
+    for path in found:
         if is_build_id(path.name) and path.name != but:
             delete_release(path)
-    delete_unfinished(refused)
+    _delete_unfinished(found)
+
+
+def _list(parent: Path) -> list[Path]:
+    """Return what is in a folder to delete from; nothing, with a warning, where none may be."""
+    try:
+        if parent.is_symlink():
+            logger.warning(
+                "%s is a link: nothing is deleted there; link the models folder instead", parent
+            )
+            return []
+        return list(parent.iterdir()) if parent.is_dir() else []
+    except OSError as error:
+        logger.warning("nothing is deleted in %s: it could not be listed: %s", parent, error)
+        return []
 
 
 def _is_left_behind(path: Path) -> bool:

@@ -122,10 +122,9 @@ def _load_pickles(folder: Path, *, has_arrays: bool) -> tuple[SVD, Trainset]:
         ReleaseError: see `open_verified` and `manifest.read_manifest`.
     """
     import joblib
-    from surprise import SVD, Trainset
 
-    from .. import surprise_classes  # noqa: F401  before a pickle imports Surprise
     from ..algorithms.parts import Parts, attach
+    from ..surprise_classes import SVD, Trainset
 
     manifest = read_manifest(folder)
     check_versions(folder, manifest)

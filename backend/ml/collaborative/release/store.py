@@ -277,7 +277,10 @@ class ReleaseStore(Live):
         deleted is a warning.
         """
         with self.locked():
-            ids = self.build_ids()
+            try:
+                ids = self.build_ids()
+            except OSError:  # named below
+                ids = []
             never_live = self.history.never_live(ids)
             were_live = [build_id for build_id in ids if build_id not in never_live]
             for build_id in {*ids} - {*were_live[-keep:], self.live_id()}:
