@@ -116,7 +116,8 @@ def test_the_list_shows_each_release_and_marks_what_is_particular(ask: Run, mode
         ["release", "built", "(UTC)", "ratings", "of", "app", "users", "films", "RMSE", "algorithm"]
     )
     assert legend == (
-        "* live. RMSE: of each build's own training on a fifth of the ratings held out"
+        "* live. Films: published. RMSE: on the fifth held out of that build; not to be compared "
+        "between catalogs"
     )
     assert [row[2:24] for row in rows] == [alone, bayesian, forced, good]
     assert [row[0] for row in rows] == [" ", " ", " ", "*"]
