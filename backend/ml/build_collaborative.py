@@ -24,7 +24,6 @@ from .collaborative.errors import InputError, SourceError
 from .collaborative.options import make_build_options
 from .collaborative.paths import MODELS_DIR, expand
 from .collaborative.release import KEEP, ReleaseStore
-from .collaborative.settings import use_file_mode
 from .download_movielens import download_movielens_100k, load_movielens_ratings_with_tmdb_mapping
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def save_models(
         InputError: the trainset's ids are not text and integers; or see `settings.read_settings`.
         OSError: it could not be written; what was published stays.
     """
-    use_file_mode()
+    cli.use_file_mode()
     ReleaseStore(expand(models_dir or MODELS_DIR)).publish(
         svd_model, trainset, draft=draft, report=report, held_out=held_out, keep=keep, forced=forced
     )
@@ -187,7 +186,7 @@ def _work(args: argparse.Namespace) -> None:
     from .collaborative import build
 
     options = make_build_options(args)
-    use_file_mode()
+    cli.use_file_mode()
     with build.cluster_of(options) as cluster:
         _build(options, cluster)
 

@@ -21,7 +21,6 @@ from .collaborative import catalog as catalogs
 from .collaborative import cli, datasets
 from .collaborative.paths import DATA_DIR, expand
 from .collaborative.ratings import empty_ratings
-from .collaborative.settings import use_file_mode
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +43,7 @@ def download_movielens_100k(data_dir: str | None = None, *, force: bool = False)
     Raises:
         InputError, SourceError: see `datasets.fetch` and `settings.read_settings`.
     """
-    use_file_mode()
+    cli.use_file_mode()
     folder = expand(data_dir or DATA_DIR)
     datasets.fetch("ml-100k", folder, force=force)
     return str(folder / "ml-100k")
@@ -73,7 +72,7 @@ def load_movielens_ratings_with_tmdb_mapping(
         InputError, SourceError: see `datasets.load`, `catalog.read_catalog` and
             `settings.read_settings`.
     """
-    use_file_mode()
+    cli.use_file_mode()
     try:
         films = catalogs.resolve_catalog(catalog, dataset)
     except catalogs.CatalogMissingError as error:
@@ -94,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(args: argparse.Namespace) -> None:
-    use_file_mode()
+    cli.use_file_mode()
     films = catalogs.resolve_catalog(args.catalog, args.dataset)
     if args.force and args.dataset != "sample":
         datasets.fetch(args.dataset, args.data_dir, force=True)

@@ -97,6 +97,7 @@ def test_the_setting_decides_for_functions_too(
         assert modes(tmp_path / octal)[0] == {octal}
 
 
+@pytest.mark.slow
 def test_the_setting_decides_for_what_the_tool_fetches(
     run: Run, tmp_path: Path, movielens_archives: Path
 ) -> None:

@@ -118,6 +118,7 @@ def test_ctrl_c_while_postgres_is_silent_keeps_the_model(
     assert {name: b for name, b in contents(models).items() if name in before} == before
 
 
+@pytest.mark.slow
 def test_kill_9_while_training_keeps_the_model_and_the_next_build_works(
     start: Start, models: Path
 ) -> None:

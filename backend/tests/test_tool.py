@@ -151,6 +151,7 @@ def test_ctrl_c_while_evaluating_is_one_line(
     assert said.splitlines()[-1] == "error: interrupted; nothing is half-written"
 
 
+@pytest.mark.slow
 def test_without_the_set_s_files_films_go_by_their_ids(
     run: Run, tmp_path: Path, movielens_archives: Path
 ) -> None:

@@ -115,9 +115,8 @@ def _releases(args: argparse.Namespace) -> None:
 def _rollback(args: argparse.Namespace) -> None:
     from .release import ReleaseStore
     from .report import describe_rollback
-    from .settings import use_file_mode
 
-    use_file_mode()
+    cli.use_file_mode()
     cli.print_lines([describe_rollback(*ReleaseStore(args.models_dir).roll_back(args.id))])
 
 
@@ -126,9 +125,8 @@ def _load_ratings(args: argparse.Namespace, folds: int) -> tuple[MappedRatings, 
     from . import datasets, ratings
     from .app_ratings import read_app_ratings
     from .catalog import resolve_catalog
-    from .settings import use_file_mode
 
-    use_file_mode()
+    cli.use_file_mode()
     mapped = datasets.load(args.dataset, args.data_dir, resolve_catalog(args.catalog, args.dataset))
     app = ratings.empty_ratings() if args.dataset == "sample" else read_app_ratings()
     table = ratings.combine(mapped.ratings, app)
@@ -245,9 +243,8 @@ def _similar(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     from .serving import export_lists
-    from .settings import use_file_mode
 
-    use_file_mode()
+    cli.use_file_mode()
     rows, users = export_lists(args.models_dir, args.file, args.n)
     if not args.quiet:
         cli.print_lines([f"{rows:,} recommendations for {users:,} users in {args.file}"])

@@ -209,6 +209,18 @@ def catalog_path(text: str) -> str:
     return str(path) if str(path) != ALL else f"./{ALL}"
 
 
+def use_file_mode() -> None:
+    """Give new files the mode that CF_FILE_MODE says, from here on, see `files.use_mode`.
+
+    Raises:
+        InputError: see `settings.read_settings`.
+    """
+    from .files import use_mode
+    from .settings import read_settings
+
+    use_mode(read_settings().cf_file_mode)
+
+
 def print_result(lines: Sequence[str]) -> None:
     """Print what a command was asked for.
 

@@ -13,7 +13,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .env_file import ENCODING, names_in
 from .errors import InputError
-from .files import use_mode
 from .paths import ENV_FILE
 
 if TYPE_CHECKING:
@@ -199,15 +198,6 @@ def read_settings(env_file: Path = ENV_FILE) -> Settings:
             )
             said.append(f"{where}, {name}: {one['msg'].removeprefix('Value error, ')}")
     raise InputError("; ".join(said))
-
-
-def use_file_mode() -> None:
-    """Give new files the mode that CF_FILE_MODE says, from here on, see `files.use_mode`.
-
-    Raises:
-        InputError: see `read_settings`.
-    """
-    use_mode(read_settings().cf_file_mode)
 
 
 def describe_unknown(settings: Settings, env_file: Path = ENV_FILE) -> list[str]:

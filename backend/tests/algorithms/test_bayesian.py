@@ -256,6 +256,7 @@ def test_what_is_asked_for_wrongly_is_refused() -> None:
         fit_bayesian(trainset, factors=5, seed=0)
 
 
+@pytest.mark.slow
 def test_errors_on_real_ratings_are_far_below_the_svds(real_ratings: pd.DataFrame) -> None:
     """Two of five folds of ML-100K; what all of them give is in benchmarks/RESULTS.md."""
     fits = {name: make_training(ALGORITHMS[name], 0).fit for name in ("svd", "bayesian")}

@@ -111,6 +111,7 @@ def test_the_loop_is_made_once_and_again_when_its_source_changes(project: Projec
     assert project.train() == "False"
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_made_anew(project: Project) -> None:
     assert project.train() == "True"
     [cached] = project.beside.glob("sgd.*.ll")
@@ -130,6 +131,7 @@ def test_a_damaged_cache_is_made_anew(project: Project) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a folder's place is not taken by a file there")
+@pytest.mark.slow
 def test_a_read_only_install_keeps_the_loop_in_the_home_and_trains_without_one(
     project: Project,
 ) -> None:

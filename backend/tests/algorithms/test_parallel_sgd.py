@@ -86,6 +86,7 @@ def test_only_large_data_is_trained_in_parallel_unless_asked(
     np.testing.assert_array_equal(fit_svd(trainset, seed=0, **PLAN).qi, fits[True])
 
 
+@pytest.mark.slow
 def test_errors_on_real_ratings_are_those_of_training_in_sequence(
     real_ratings: pd.DataFrame,
 ) -> None:

@@ -343,6 +343,7 @@ def test_its_commit_is_the_checkouts(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert draft_manifest(*model)["git_commit"] is None  # there is no git
 
 
+@pytest.mark.slow
 def test_code_outside_any_repository_has_no_commit(
     script_env: dict[str, str], tmp_path: Path
 ) -> None:
