@@ -1,4 +1,4 @@
-"""What Supabase answers is told in one line: whether it passes, and what to do."""
+"""One line says what Supabase answered, whether trying again helps, and what to do."""
 
 from __future__ import annotations
 

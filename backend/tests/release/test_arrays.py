@@ -72,7 +72,7 @@ def put_array(folder: Path, name: str, change: Callable[[Array], Any]) -> None:
 
 
 def assert_refused(folder: Path, name: str, said: str) -> None:
-    """Whoever loads it is told which file, what is wrong and what to do."""
+    """The error names the file, what is wrong with it, and what to do."""
     text = f"^{re.escape(str(folder / 'arrays' / name))}.npy .*{said}.*: {re.escape(ADVICE)}$"
     for load in (
         lambda: load_arrays(folder),

@@ -98,7 +98,7 @@ class RankedUser:
 def cut(ranking: Ranking, rows: ArrayLike) -> Ranking:
     """Keep some of the films, in the order given.
 
-    A user who rated kept films alone is folded in as with the whole ranking: `gram`,
+    A user whose rated films are all kept is folded in as with the whole ranking: `gram`,
     `mean_vector` and `trained_films` stay those of all films, and so do EASE's weights between
     films that are kept. A kept film's values are then the same too, before they are divided by the
     user's highest. Ratings of films that are left out say nothing any more.

@@ -50,7 +50,8 @@ def make_lists(
     """
     part = cut(ranking, films)
     rows = trainset.by_item
-    of_ratings = np.repeat(np.arange(trainset.n_items), np.diff(rows.starts))
+    counts = np.diff(rows.starts)
+    of_ratings = np.repeat(np.arange(trainset.n_items), counts)
     liked = np.bincount(of_ratings, rows.ratings >= metrics.LIKED, trainset.n_items)
     found: dict[str, list[NDArray[np.intp]]] = {}
     step = max(1, CELLS_AT_ONCE // len(films))
@@ -68,7 +69,7 @@ def make_lists(
             add(name, exposures * likely)
             add(BY_STARS.format(name), stars)
             add(COLD.format(name), part.cold * likely)
-        add(POPULAR, np.diff(rows.starts)[films])
+        add(POPULAR, counts[films])
         add(MOST_LIKED, liked[films])
     return {name: np.concatenate(tops) for name, tops in found.items()}
 

@@ -189,10 +189,9 @@ def measure_split(
     }
     for name, found in predictions.items():
         _measure_errors(measures, name, found - held_out.ratings, held_out.groups)
-    raw = trainset.raw_items()
     films = np.arange(trainset.n_items)
     if catalog is not None:
-        films = np.flatnonzero(np.isin(raw, list(catalog)))
+        films = np.flatnonzero(np.isin(trainset.raw_items(), list(catalog)))
     readers = _find_readers(held_out, len(films))
     ndcg: dict[str, NDArray[np.float64]] = {}
     if len(readers.people) and len(films):

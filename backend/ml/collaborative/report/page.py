@@ -230,13 +230,13 @@ def _examples(build: Content, name: Callable[..., Film]) -> list[dict[str, Any]]
         return examples
     way = "model"
     served = COLD.format(way) if build.hold_out.lists.served == COLD_LIST else way
-    for user in counts.index[places]:
+    users = counts.index[places]
+    inner = np.array([trainset.to_inner_uid(user) for user in users], dtype=np.intp)
+    lists = make_lists(trainset, ranking, {way: build.svd}, inner, np.arange(trainset.n_items))
+    for user, row, places_of in zip(users, inner, lists[served], strict=True):
         own = table[table["user_id"] == user].sort_values("rating", ascending=False, kind="stable")
-        inner = np.array([trainset.to_inner_uid(user)])
-        lists = make_lists(trainset, ranking, {way: build.svd}, inner, np.arange(trainset.n_items))
-        top = lists[served][0]
-        top = top[top >= 0]
-        stars = predict_pairs(build.svd, np.repeat(inner, len(top)), top)
+        top = places_of[places_of >= 0]
+        stars = predict_pairs(build.svd, np.repeat(row, len(top)), top)
         best = own.head(TOP)
         films = [trainset.to_raw_iid(item) for item in top.tolist()]
         examples.append(
