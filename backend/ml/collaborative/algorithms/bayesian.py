@@ -48,9 +48,11 @@ class Schedule(NamedTuple):
     """How many of them are left out of the mean."""
 
 
-SCHEDULES = ((4_000_000, Schedule(4, 50, 10)), (None, Schedule(2, 50, 10)))
-"""By the ratings up to which they hold. More chains bring less and take longer the more ratings
-there are; shorter ones have not come far enough (benchmarks/RESULTS.md)."""
+SCHEDULES = ((500_000, Schedule(4, 50, 10)), (None, Schedule(2, 30, 12)))
+"""By the ratings up to which they hold. More samples bring less and take longer the more ratings
+there are (benchmarks/RESULTS.md)."""
+SPREAD = 0.1
+"""Standard deviation of the vectors' numbers that the first sweep takes for granted."""
 
 
 def schedule_for(ratings: int) -> Schedule:
@@ -161,7 +163,7 @@ class _Problem:
         by_item = self.item_starts, self.users
         # Users' own parameters, their rated films'; films' own, their raters'.
         groups = [np.zeros((factors, size)) for size in (*sizes, *sizes[::-1])]
-        groups[0][2:] = rng.normal(0, 0.1, (factors - 2, sizes[0]))
+        groups[0][2:] = rng.normal(0, SPREAD, (factors - 2, sizes[0]))
         users, items = groups[0].copy(), groups[2].copy()
         users[1], items[0] = 1, 1
         scratch = [np.empty((size, 4)) for size in sizes]
@@ -169,9 +171,11 @@ class _Problem:
         squares = float(np.sum(residual**2))
         means = np.zeros((4, factors))
         constant = 0.0
-        for _ in range(sweeps):
+        for sweep in range(sweeps):
             noise_precision = 2 * rng.gamma((1 + n) / 2) / (1 + squares)
             means, precisions = _draw_priors(rng, groups, means)
+            if sweep == 0:  # what is drawn from zeros is too sure of them, the more films there are
+                precisions[2] = SPREAD**-2
             draws = [rng.standard_normal(group.shape) for group in groups]
             precision = noise_precision * n + 1
             before = constant
