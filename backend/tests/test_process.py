@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -330,3 +331,25 @@ def test_a_failed_request_is_not_blamed_on_the_server_where_no_file_can_be_opene
     )
     # The C library may add a line of its own, where it finds no file to load at the end.
     assert "OSError: [Errno 24] Too many open files (ulimit -n)\n" in done.stderr
+
+
+FREED = """
+from pathlib import Path
+import numpy as np
+from ml.collaborative.process import give_back_memory
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+arrays = [np.ones(12_500) for _ in range(1000)]  # so small that they are of the heap
+del arrays[:-1]  # the last one holds the place of the others
+before = resident()
+give_back_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another library of C")
+def test_freed_memory_is_given_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FREED], cwd=BACKEND, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) > 80

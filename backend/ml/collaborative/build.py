@@ -25,6 +25,7 @@ from .evaluation import (
     too_few,
 )
 from .paths import from_here
+from .process import give_back_memory
 from .release import (
     counts_of,
     describe_scores,
@@ -152,7 +153,9 @@ def hold_out_fifth(
     """
     few = too_few(table)
     if few is None:
-        return hold_out(table, trainings, wanted, with_plan=options.report)
+        found = hold_out(table, trainings, wanted, with_plan=options.report)
+        give_back_memory()
+        return found
     if options.report:
         raise UsageError(f"--report needs more: {few.text}")
     return None

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..process import give_back_memory
 from ..ratings import check_ratings
 
 if TYPE_CHECKING:
@@ -201,4 +202,6 @@ def train(table: pd.DataFrame, training: Training) -> tuple[SVD, ArrayTrainset]:
     trainset = make_trainset(check_ratings(table))
     low, high = trainset.rating_scale
     logger.info("training on %s ratings, scale %g to %g", f"{trainset.n_ratings:,}", low, high)
-    return training.fit(trainset), trainset
+    model = training.fit(trainset)
+    give_back_memory()
+    return model, trainset

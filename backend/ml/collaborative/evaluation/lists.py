@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..algorithms.ranking_scores import Ranking
     from ..trainset import ArrayTrainset
 
-CELLS_AT_ONCE = 1 << 22
-"""Scores of users by films, at most, in memory together: 32 MiB in each of a few arrays."""
+CELLS_AT_ONCE = 1 << 20
+"""Scores of users by films, at most, in memory together: 8 MiB in each of a few arrays."""
 POPULAR, MOST_LIKED = "most rated", "most liked"
 BY_STARS, COLD = "{}, by stars", "{}, cold list"
 """What a model's lists in another order than that of the scores are called."""
