@@ -226,7 +226,8 @@ def test_a_user_who_saw_all_films_has_scores(ranking: Ranking) -> None:
 
 def parts_of(ranking: Ranking, user: RankedUser) -> tuple[np.ndarray, np.ndarray]:
     """What the vectors give each film, and what EASE does, (films,) each."""
-    (by_vector, _), (by_head, _) = ranking_scores._parts(ranking, user)
+    by_vector = ranking.q @ user.vector
+    by_head = ranking_scores._parts(ranking, user, by_vector)[0]
     of_all = np.zeros(len(ranking.q))
     of_all[ranking.head] = by_head
     return by_vector, of_all

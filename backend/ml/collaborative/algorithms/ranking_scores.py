@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
 LIKED = 4.0
@@ -135,7 +137,9 @@ def fold_in(
         watched: rows of films that were watched; those that are rated too count as rated.
     """
     rated = np.asarray(rows, dtype=np.intp)
-    also = np.setdiff1d(np.asarray(watched, dtype=np.intp), rated)
+    also = np.asarray(watched, dtype=np.intp)
+    if len(also):  # the other way takes as long as all the rest
+        also = np.setdiff1d(also, rated)
     targets = np.full(len(rated) + len(also), SEEN_TARGET, dtype=np.float32)
     targets[: len(rated)][np.asarray(stars) >= LIKED] = LIKED_TARGET
     both = np.concatenate([rated, also])
@@ -166,9 +170,24 @@ def exposure(ranking: Ranking, user: RankedUser) -> NDArray[np.float32]:
 
     No unseen film has more than 1. For a user without films it is `cold`, as it is.
     """
+    return _blend(ranking, user, ranking.q @ user.vector)
+
+
+def exposures(ranking: Ranking, users: Sequence[RankedUser]) -> NDArray[np.float32]:
+    """Return `exposure` of many users, to rounding, (users, films)."""
+    found: NDArray[np.float32] = np.array([user.vector for user in users]) @ ranking.q.T
+    for row, user in enumerate(users):
+        found[row] = _blend(ranking, user, found[row])
+    return found
+
+
+def _blend(
+    ranking: Ranking, user: RankedUser, by_vector: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return exposure, (films,), from what iALS says of each film, which is changed in place."""
     if not len(user.rows):
         return ranking.cold
-    (by_vector, of_vector), (by_head, of_head) = _parts(ranking, user)
+    by_head, of_vector, of_head = _parts(ranking, user, by_vector)
     total = np.maximum(by_vector, FLOOR, out=by_vector)
     total *= of_vector
     total += FLOOR * of_head  # of the films that EASE does not know
@@ -176,8 +195,10 @@ def exposure(ranking: Ranking, user: RankedUser) -> NDArray[np.float32]:
     return total
 
 
-def _parts(ranking: Ranking, user: RankedUser) -> list[tuple[NDArray[np.float32], np.float32]]:
-    """Return values and their factor: of iALS, (films,), and of EASE for the head films, (k,).
+def _parts(
+    ranking: Ranking, user: RankedUser, by_vector: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], np.float32, np.float32]:
+    """Return EASE's values of the head films, (k,), and the factors of iALS's and of EASE's.
 
     EASE has no share where it says nothing for any unseen film.
     """
@@ -185,14 +206,10 @@ def _parts(ranking: Ranking, user: RankedUser) -> list[tuple[NDArray[np.float32]
     known = places >= 0
     weights = ranking.weights[places[known]].astype(np.float32)
     by_head = user.targets[known] @ weights * np.float32(ranking.weight_step)
-    by_vector = ranking.q @ user.vector
     vector_best = _best_unseen(by_vector, user.rows)
     head_best = _best_unseen(by_head, places[known])
     share = HEAD_SHARE * len(user.rows) / (len(user.rows) + HEAD_HALF) * (head_best > FLOOR)
-    return [
-        (by_vector, np.float32((1 - share) / vector_best)),
-        (by_head, np.float32(share / head_best)),
-    ]
+    return by_head, np.float32((1 - share) / vector_best), np.float32(share / head_best)
 
 
 def _best_unseen(values: NDArray[np.float32], seen: NDArray[np.integer]) -> float:
@@ -216,9 +233,24 @@ def score(ranking: Ranking, user: RankedUser, stars: NDArray[np.floating]) -> ND
         stars: the predicted ratings of all films, not clipped to the scale, (films,).
     """
     values = exposure(ranking, user) * root_of_liked(ranking, stars)
-    values /= np.float32(_best_unseen(values, user.rows))
-    np.minimum(values, 1, out=values)
+    return _over_best(values, user)
+
+
+def score_many(
+    ranking: Ranking, users: Sequence[RankedUser], stars: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Return `score` of many users, to rounding, (users, films); `stars` has the same shape."""
+    values = exposures(ranking, users)
+    values *= root_of_liked(ranking, stars)
+    for row, user in enumerate(users):
+        _over_best(values[row], user)
     return values
+
+
+def _over_best(values: NDArray[np.float32], user: RankedUser) -> NDArray[np.float32]:
+    """Divide values, (films,), by that of the best unseen film, in place; return them."""
+    values /= np.float32(_best_unseen(values, user.rows))
+    return np.minimum(values, 1, out=values)
 
 
 def root_of_liked(ranking: Ranking, stars: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -262,6 +294,6 @@ def contributions(
     if place >= 0:
         known = places >= 0
         weights[known] = ranking.weights[places[known], place] * ranking.weight_step
-    (_, of_vector), (_, of_head) = _parts(ranking, user)
+    _, of_vector, of_head = _parts(ranking, user, ranking.q @ user.vector)
     each = of_vector * (ranking.q[user.rows] @ to_film) + of_head * weights
     return each * user.targets, float(of_vector * (prior @ to_film))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..algorithms.ranking_scores import cut, exposure, fold_in, root_of_liked
+from ..algorithms.ranking_scores import cut, exposures, fold_in, root_of_liked
 from ..top_n import top_films
 from . import metrics
 
@@ -57,7 +57,7 @@ def make_lists(
     step = max(1, CELLS_AT_ONCE // len(films))
     for start in range(0, max(1, len(users)), step):
         block = users[start : start + step]
-        exposures, seen = _look_at(trainset, part, block, films)
+        exposed, seen = _look_at(trainset, part, block, films)
 
         def add(name: str, scores: NDArray[Any], seen: NDArray[np.bool_] = seen) -> None:
             top = top_films(np.broadcast_to(scores, seen.shape), seen, metrics.TOP)
@@ -66,7 +66,7 @@ def make_lists(
         for name, model in models.items():
             stars = predict_all(model, trainset, block)[:, films]
             likely = root_of_liked(part, stars)
-            add(name, exposures * likely)
+            add(name, exposed * likely)
             add(BY_STARS.format(name), stars)
             add(COLD.format(name), part.cold * likely)
         add(POPULAR, counts[films])
@@ -81,15 +81,15 @@ def _look_at(
     places = np.full(trainset.n_items, -1, dtype=np.intp)
     places[films] = np.arange(len(films))
     starts, items, ratings = trainset.by_user
-    exposures = np.empty((len(users), len(films)), dtype=np.float32)
-    seen = np.zeros(exposures.shape, dtype=bool)
+    seen = np.zeros((len(users), len(films)), dtype=bool)
+    ranked = []
     for row, user in enumerate(users.tolist()):
         own = slice(*starts[user : user + 2].tolist()) if user >= 0 else slice(0)
         rated = places[items[own]]
         kept = rated >= 0
-        exposures[row] = exposure(ranking, fold_in(ranking, rated[kept], ratings[own][kept]))
+        ranked.append(fold_in(ranking, rated[kept], ratings[own][kept]))
         seen[row, rated[kept]] = True
-    return exposures, seen
+    return exposures(ranking, ranked), seen
 
 
 def predict_all(

@@ -168,7 +168,7 @@ def check_apart(table: pd.DataFrame, split: Split) -> None:
     """Raise InputError where a test row, or its user and film, are among the training rows."""
     films, ids = pd.factorize(table["movie_id"])
     keys = pd.factorize(table["user_id"])[0] * np.int64(len(ids)) + films
-    leaked = int(np.isin(keys[split.test], keys[split.train]).sum())
+    leaked = int(pd.Index(keys[split.test]).isin(keys[split.train]).sum())
     if leaked:
         raise InputError(
             f"{leaked:,} of the {len(split.test):,} held-out ratings are in the training rows too: "

@@ -207,8 +207,9 @@ def best_films(
     """
     if n <= 0:
         return np.empty(0, dtype=np.intp)
-    places = np.arange(len(scores))
     if n < len(scores):
         places = np.flatnonzero(scores >= np.partition(scores, -n)[-n])
+    else:
+        places = np.arange(len(scores))
     order = np.lexsort((ids[places], -stars[places], -scores[places]))
     return places[order[:n]]

@@ -14,7 +14,7 @@ from ..release import load_arrays, ranking_from, read_manifest, read_users
 from .lists import as_list, check_stars, find_user, over_best, score_films, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
     from uuid import UUID
 
@@ -156,6 +156,19 @@ class Snapshot:
         if novelty:
             scores /= self.counts**novelty
         return over_best(scores, seen) if novelty or self.is_cold else scores
+
+    def score_many(self, users: Sequence[str], stars: NDArray[np.float32]) -> NDArray[np.floating]:
+        """Return the score of all films for many users, to rounding, (users, films).
+
+        Args:
+            users: their ids.
+            stars: see `stars_of`, (users, films).
+        """
+        if self.ranking is None or self.is_cold:
+            exact = stars.astype(np.float64)
+            return np.array([self.score_all(*one) for one in zip(users, exact, strict=True)])
+        ranked = [ranking_scores.fold_in(self.ranking, *self.rated_by(user)) for user in users]
+        return ranking_scores.score_many(self.ranking, ranked, stars)
 
     @property
     def is_cold(self) -> bool:
