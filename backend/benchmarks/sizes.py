@@ -1,6 +1,7 @@
 """Build from archives of generated ratings of growing size: seconds, memory, errors and lists.
 
 Run it in `backend/`: python -m benchmarks.sizes FOLDER [--sizes 100000 …] [--algorithms svd auto]
+[--trainings svd bayesian ranking], each of which is timed alone, too
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from benchmarks.steps import peak_mib
+from ml.collaborative.process import give_back_memory
+
 SIZES = {
     100_000: (625, 2_000),
     1_000_000: (6_250, 2_702),
@@ -22,6 +26,8 @@ SIZES = {
     32_000_204: (200_948, 87_585),
 }
 """Users and films by number of ratings; the last is ml-32m's shape."""
+RANKING = "ranking"
+"""The name of its training, beside those of the algorithms."""
 
 
 def make_archive(folder: Path, ratings: int) -> Path:
@@ -73,13 +79,49 @@ def build(data: Path, algorithm: str) -> dict[str, Any]:
     }
 
 
+def train(data: Path, name: str) -> None:
+    """Train on all ratings; print seconds, and MiB at the highest over what the ratings take."""
+    from ml.collaborative.algorithms.ranking import fit_ranking
+    from ml.collaborative.algorithms.training import ALGORITHMS, make_training
+    from ml.collaborative.datasets import movielens
+    from ml.collaborative.trainset import ArrayTrainset, make_trainset
+
+    def fit(trainset: ArrayTrainset) -> object:
+        if name == RANKING:
+            return fit_ranking(trainset, seed=0)
+        return make_training(ALGORITHMS[name]).fit(trainset)
+
+    table = movielens.load("ml-32m", data, None).ratings
+    fit(make_trainset(table.head(100)))  # the loops are compiled
+    trainset = make_trainset(table)
+    del table
+    give_back_memory()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = peak_mib()
+    started = perf_counter()
+    fit(trainset)
+    print(perf_counter() - started, peak_mib() - before)
+
+
+def train_apart(data: Path, name: str) -> list[float]:
+    """Return what `train` prints, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.sizes", data, "--train", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [float(word) for word in done.stdout.split()]
+
+
 def main() -> None:
-    """Print a Markdown table, a row as it is measured."""
+    """Print Markdown tables, a row as it is measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="of the archives, which are kept")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=SIZES)
-    parser.add_argument("--algorithms", nargs="+", default=["svd", "auto"])
+    parser.add_argument("--algorithms", nargs="*", default=["svd", "auto"])
+    parser.add_argument("--trainings", nargs="*", default=["svd", "bayesian", RANKING])
+    parser.add_argument("--train", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.train:
+        train(args.folder, args.train)
+        return
     print("| ratings | algorithm | published | s | core s | GiB | RMSE | NDCG@10 |")
     print("|---:|---|---|---:|---:|---:|---:|---:|", flush=True)
     for ratings in args.sizes:
@@ -93,6 +135,15 @@ def main() -> None:
                 f"{found['cpu']:.0f} | {found['mib'] / 1024:.2f} | {rmse} | {ndcg} |",
                 flush=True,
             )
+    print(
+        "\n| ratings | training alone | s | MiB over the ratings |\n|---:|---|---:|---:|",
+        flush=True,
+    )
+    for ratings in args.sizes:
+        data = make_archive(args.folder, ratings)
+        for name in args.trainings:
+            seconds, mib = train_apart(data, name)
+            print(f"| {ratings:,} | {name} | {seconds:.1f} | {mib:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

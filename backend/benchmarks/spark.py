@@ -1,6 +1,6 @@
 """Measure whole item-only builds on Spark at several sizes on this machine.
 
-Run it in `backend/`: python -m benchmarks.spark FOLDER [SIZE …]
+Run it in `backend/`: python -m benchmarks.spark FOLDER [--sizes 100000 …] [--compare]
 
 Ratings are generated in the shape of ml-32m and kept in FOLDER. A fifth of the ratings of `JUDGES`
 users is held out of them: the release is asked for the rest as a service asks it, with users folded
@@ -25,6 +25,7 @@ from surprise import SVD
 
 from benchmarks.local_als import fit_local_als
 from benchmarks.make_archive import draw_ratings
+from benchmarks.sizes import SIZES
 from ml.collaborative.algorithms.svd import predict_pairs
 from ml.collaborative.evaluation import metrics
 from ml.collaborative.evaluation.splits import k_folds
@@ -35,7 +36,6 @@ from ml.collaborative.spark.als import describe_als, fit_als
 from ml.collaborative.spark.session import open_cluster
 from ml.collaborative.trainset import ArrayTrainset, make_trainset
 
-SIZES = 1e5, 1e6, 1e7, 32_000_204
 JUDGES = 2_000
 ALIKE = 1_000_000
 """Ratings at which lists are compared."""
@@ -50,9 +50,8 @@ STAGES = {
 
 
 def draw(ratings: int) -> pd.DataFrame:
-    """Draw a table in the shape of ml-32m: about 160 ratings for each user."""
-    films = min(87_585, max(1_600, ratings // 100))
-    return draw_ratings(ratings, max(900, ratings // 160), films)
+    """Draw the table that `benchmarks.sizes` builds from."""
+    return draw_ratings(ratings, *SIZES[ratings])
 
 
 def prepare(folder: Path, ratings: int) -> tuple[Path, pd.DataFrame]:
@@ -211,11 +210,11 @@ def compare() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("sizes", nargs="*", type=float, default=SIZES)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), choices=SIZES)
     parser.add_argument("--compare", action="store_true")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     for size in args.sizes:
-        measure(args.folder, int(size))
+        measure(args.folder, size)
     if args.compare:
         compare()
