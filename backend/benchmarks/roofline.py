@@ -94,7 +94,7 @@ def measure_svd(trainset: ArrayTrainset, *, parallel: bool) -> Loop:
     )  # fmt: skip
     vectors = 8 * FACTORS * (trainset.n_users + trainset.n_items) * 2 / trainset.n_ratings
     threads = min(4, os.cpu_count() or 1) if parallel else 1
-    # A step: the error's product, and two for each number of both vectors with a sum.
+    # A step: 2 flops a factor for the error's product, 3 for each of the two updates.
     return Loop(
         "SGD on several threads" if parallel else "SGD", (long - short) / 10, 8 + vectors,
         8 * FACTORS, single=False, threads=threads,
@@ -148,7 +148,7 @@ def main() -> None:
     trainset = make_trainset(make_ratings(users, drawn["movieId"], drawn["rating"]))
     cores = os.cpu_count() or 1
     bandwidth, peak = {}, {}
-    for threads in {1, cores}:
+    for threads in {1, min(4, cores), cores}:  # several threads of SGD are at most four
         bandwidth[threads] = measure_bandwidth(threads)
         for single in (False, True):
             peak[threads, single] = measure_peak(threads, single=single)

@@ -75,7 +75,7 @@ class Watcher(Thread):
     """Follows the memory and the processor time of a process and of all below it."""
 
     def __init__(self, pid: int) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.pid, self.done = pid, Event()
         self.gib = 0.0
         self.times, self.spent = [time.perf_counter()], [0.0]

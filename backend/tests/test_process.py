@@ -335,10 +335,11 @@ def test_a_failed_request_is_not_blamed_on_the_server_where_no_file_can_be_opene
 
 FREED = """
 from pathlib import Path
+import resource
 import numpy as np
 from ml.collaborative.process import give_back_memory
 def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
 arrays = [np.ones(12_500) for _ in range(1000)]  # so small that they are of the heap
 del arrays[:-1]  # the last one holds the place of the others
 before = resident()

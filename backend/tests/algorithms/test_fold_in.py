@@ -155,7 +155,10 @@ def test_on_real_new_users_it_beats_knowing_nothing_and_keeps_up_with_a_full_ret
     unknown, folded, retrained = (found[way].measures for way in (UNKNOWN, FOLDED, RETRAINED))
     assert unknown.rmse - folded.rmse > 0.03
     assert folded.ndcg > retrained.ndcg
-    assert folded.ndcg > unknown.ndcg - 0.005  # lists by stars, which a service's are not
+    if (algorithm, revealed) == ("bayesian", 10):  # by stars; five draws have 0.297 and 0.280
+        assert folded.ndcg > unknown.ndcg - 0.001
+    else:
+        assert folded.ndcg > unknown.ndcg
     if (algorithm, revealed) == ("bayesian", 50):  # the one that is missed
         assert folded.rmse < retrained.rmse + 0.004
     else:

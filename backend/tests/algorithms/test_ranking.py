@@ -22,6 +22,7 @@ from ml.collaborative.algorithms.ranking_scores import (
     contributions,
     cut,
     exposure,
+    exposures,
     fold_in,
     score,
 )
@@ -222,6 +223,14 @@ def test_a_user_who_saw_all_films_has_scores(ranking: Ranking) -> None:
     found = score(ranking, everything, np.full(len(films), 4.0))
     assert np.isfinite(found).all()
     assert (found <= 1).all()
+
+
+def test_exposures_of_many_users_are_those_of_each(ranking: Ranking) -> None:
+    users = [fold_in(ranking, *some) for some in (([4, 40, 9], [5, 2, 4]), ([], []), ([3], [1]))]
+    found = exposures(ranking, users)
+    for row, user in zip(found, users, strict=True):
+        np.testing.assert_allclose(row, exposure(ranking, user), rtol=1e-5)
+    assert exposures(ranking, []).shape == (0, len(ranking.q))
 
 
 def parts_of(ranking: Ranking, user: RankedUser) -> tuple[np.ndarray, np.ndarray]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from threadpoolctl import threadpool_info
 
 from ml.build_collaborative import save_models, train_svd_model
 from ml.collaborative.datasets.sample import sample_ratings
+from ml.collaborative.release import draft_manifest
 from ml.collaborative.serving import export as module
 from ml.collaborative.serving.model import load_collaborative
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+STORED = Path(__file__).parents[1] / "release" / "data" / "schema-1"
+"""A release that is older than the ranking."""
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,37 @@ def test_the_file_has_what_is_recommended_to_each_user(
         np.testing.assert_allclose(rows["stars"], [film.stars for film in expected], atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["the cold list", "no ranking"])
+def test_lists_by_other_scores_are_those_of_each_user(tmp_path: Path, kind: str) -> None:
+    folder = STORED
+    if kind == "the cold list":
+        folder = tmp_path
+        svd, trainset = train_svd_model(sample_ratings().head(1000), epochs=5)
+        draft = draft_manifest(svd, trainset)
+        draft["model"]["lists"] = "cold"
+        save_models(svd, trainset, str(folder), draft=draft)
+    model = load_collaborative(folder)
+    for block in module.recommend_all(model.snapshot, n=5):
+        for row, user_id in enumerate(block.user_ids):
+            expected = model.recommend(user_id, n=5)
+            assert block.movie_ids[row].tolist() == [film.movie_id for film in expected]
+            scores = [film.score for film in expected]
+            np.testing.assert_allclose(block.scores[row], scores, atol=1e-6)
+
+
+def test_what_is_closed_early_leaves_no_thread(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = load_collaborative(models).snapshot
+    monkeypatch.setattr(module, "CELLS_AT_ONCE", 1)
+    threads, of_blas = threading.active_count(), threadpool_info()
+    lists = module.recommend_all(snapshot)
+    assert len(next(lists).user_ids) == 1
+    assert threading.active_count() > threads
+    lists.close()
+    assert (threading.active_count(), threadpool_info()) == (threads, of_blas)
+
+
 def test_small_blocks_say_the_same_and_a_user_who_rated_all_gets_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -75,7 +112,12 @@ def test_small_blocks_say_the_same_and_a_user_who_rated_all_gets_nothing(
     assert [len(block.user_ids) for block in blocks] == [17] * 35 + [5]
     np.testing.assert_array_equal(np.concatenate([b.movie_ids for b in blocks]), whole.movie_ids)
     np.testing.assert_allclose(np.concatenate([b.scores for b in blocks]), whole.scores, rtol=1e-6)
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 500)
     assert module.write_parquet(snapshot, tmp_path / "top.parquet", n=3) == 3 * 599
+    file = pq.ParquetFile(tmp_path / "top.parquet")
+    groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    assert min(groups[:-1]) >= 500
+    assert file.read()["movie_id"].to_pylist() == whole.movie_ids[whole.movie_ids > 0].tolist()
 
 
 def test_no_release_and_no_folder_end_with_one_line(run: Run, models: Path, tmp_path: Path) -> None:

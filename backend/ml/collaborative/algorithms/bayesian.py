@@ -9,7 +9,7 @@ into the four arrays of an ordinary SVD.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,7 +52,8 @@ SCHEDULES = ((500_000, Schedule(4, 50, 10)), (None, Schedule(2, 30, 12)))
 """By the ratings up to which they hold. More samples bring less and take longer the more ratings
 there are (benchmarks/RESULTS.md)."""
 SPREAD = 0.1
-"""Standard deviation of the vectors' numbers that the first sweep takes for granted."""
+"""Standard deviation that users' vectors are first drawn with, and that the first sweep takes the
+films' parameters to have."""
 
 
 def schedule_for(ratings: int) -> Schedule:
@@ -76,7 +77,7 @@ def fit_bayesian(
 
     A user the model does not know is predicted as users are on average, and so is a film.
 
-    Besides the trainset and its rows by user memory holds 12 bytes for each rating and, for each
+    Besides the trainset and its rows by user memory holds 20 bytes for each rating and, for each
     thread, 16 for each rating and some 2.5 KB for each user and 4 KB for each film.
 
     Args:
@@ -116,8 +117,11 @@ def fit_bayesian(
             return mean
 
         try:
-            first, *others = pool.map(sample, range(chains))
-        except BaseException:  # Ctrl-C above all: the other chains are not waited for
+            tasks = [pool.submit(sample, chain) for chain in range(chains)]
+            for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
+                task.result()
+            first, *others = (task.result() for task in tasks)
+        except BaseException:  # Ctrl-C above all: the other chains do not go on
             stopped.set()
             raise
         for other in others:
@@ -174,7 +178,9 @@ class _Problem:
         for sweep in range(sweeps):
             noise_precision = 2 * rng.gamma((1 + n) / 2) / (1 + squares)
             means, precisions = _draw_priors(rng, groups, means)
-            if sweep == 0:  # what is drawn from zeros is too sure of them, the more films there are
+            if sweep == 0:
+                # Films' parameters are all zero here. A precision that is drawn from them grows
+                # with the number of films, and would hold them there.
                 precisions[2] = SPREAD**-2
             draws = [rng.standard_normal(group.shape) for group in groups]
             precision = noise_precision * n + 1

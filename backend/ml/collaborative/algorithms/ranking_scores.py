@@ -138,7 +138,7 @@ def fold_in(
     """
     rated = np.asarray(rows, dtype=np.intp)
     also = np.asarray(watched, dtype=np.intp)
-    if len(also):  # the other way takes as long as all the rest
+    if len(also):  # setdiff1d takes as long as the rest of this function
         also = np.setdiff1d(also, rated)
     targets = np.full(len(rated) + len(also), SEEN_TARGET, dtype=np.float32)
     targets[: len(rated)][np.asarray(stars) >= LIKED] = LIKED_TARGET
@@ -175,7 +175,8 @@ def exposure(ranking: Ranking, user: RankedUser) -> NDArray[np.float32]:
 
 def exposures(ranking: Ranking, users: Sequence[RankedUser]) -> NDArray[np.float32]:
     """Return `exposure` of many users, to rounding, (users, films)."""
-    found: NDArray[np.float32] = np.array([user.vector for user in users]) @ ranking.q.T
+    vectors = np.array([user.vector for user in users], dtype=np.float32)
+    found: NDArray[np.float32] = vectors.reshape(-1, ranking.q.shape[1]) @ ranking.q.T
     for row, user in enumerate(users):
         found[row] = _blend(ranking, user, found[row])
     return found

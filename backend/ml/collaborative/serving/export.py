@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import UsageError
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
 
 CELLS_AT_ONCE = 1 << 21
 """Scores of users by films, at most, that a thread makes together: 8 MiB, and some copies."""
+ROWS_AT_ONCE = 100_000
+"""Rows of the file, at least, that are written together, as a row group."""
 
 
 class Block(NamedTuple):
@@ -44,28 +44,31 @@ class Block(NamedTuple):
 def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
     """Yield what `CollaborativeModel.recommend` gives for every user, in bounded memory.
 
-    Blocks of users are made on all cores, and come in the order of the users.
+    Blocks of users are made on all cores, and come in the order of the users. Scores are the same
+    to rounding: films whose scores differ by less can change places.
 
     Args:
         snapshot: a release in memory.
         n: films for each user, at most.
     """
+    import joblib
     import numpy as np
     from threadpoolctl import threadpool_limits
 
     single = snapshot.qi.astype(np.float32)  # so precise are scores; stars are exact
-    films = len(snapshot.movie_ids)
+    names, films = list(snapshot.users), len(snapshot.movie_ids)
     step = max(1, CELLS_AT_ONCE // films)
-    threads = os.cpu_count() or 1
+    threads = joblib.cpu_count()
     waiting: deque[Future[Block]] = deque()
     with (
         threadpool_limits(1),  # each product on one thread: the blocks have the others
         ThreadPoolExecutor(threads) as pool,
     ):
         try:
-            for start in range(0, len(snapshot.users), step):
-                users = slice(start, start + step)
-                waiting.append(pool.submit(_recommend, snapshot, single, users, min(n, films)))
+            for start in range(0, len(names), step):
+                users = names[start : start + step]
+                task = pool.submit(_recommend, snapshot, single, users, start, min(n, films))
+                waiting.append(task)
                 if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -74,11 +77,13 @@ def recommend_all(snapshot: Snapshot, n: int = 10) -> Iterator[Block]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _recommend(snapshot: Snapshot, qi: NDArray[np.float32], rows: slice, n: int) -> Block:
-    """Make the lists of some users."""
+def _recommend(
+    snapshot: Snapshot, qi: NDArray[np.float32], names: list[str], first: int, n: int
+) -> Block:
+    """Make the lists of some users, whose rows begin with `first`."""
     import numpy as np
 
-    names = list(islice(snapshot.users, rows.start, rows.stop))
+    rows = slice(first, first + len(names))
     averages = snapshot.global_mean + snapshot.bu[rows]
     stars: NDArray[np.float32] = snapshot.pu[rows].astype(np.float32) @ qi.T
     stars += snapshot.bi.astype(np.float32)
@@ -92,7 +97,7 @@ def _recommend(snapshot: Snapshot, qi: NDArray[np.float32], rows: slice, n: int)
         here = row, slice(len(best))
         block.movie_ids[here] = snapshot.movie_ids[best]
         block.scores[here] = scores[best]
-        exact = averages[row] + snapshot.scores(best, snapshot.pu[rows.start + row])
+        exact = averages[row] + snapshot.scores(best, snapshot.pu[first + row])
         block.stars[here] = exact.clip(*snapshot.scale)
     return block
 
@@ -122,6 +127,7 @@ def write_parquet(snapshot: Snapshot, path: Path, n: int) -> int:
         replace_together(path, unique=True) as (file,),
         pq.ParquetWriter(file, schema) as writer,
     ):
+        tables: list[pa.Table] = []
         for block in recommend_all(snapshot, n):
             user, rank = np.nonzero(block.movie_ids >= 0)
             table = pa.table(
@@ -134,9 +140,14 @@ def write_parquet(snapshot: Snapshot, path: Path, n: int) -> int:
                 },
                 schema=schema,
             )
-            writer.write_table(table)
+            tables.append(table)
             rows += len(user)
+            if sum(map(len, tables)) >= ROWS_AT_ONCE:
+                writer.write_table(pa.concat_tables(tables))
+                tables.clear()
             bar.update(len(block.user_ids))
+        if tables:
+            writer.write_table(pa.concat_tables(tables))
     return rows
 
 

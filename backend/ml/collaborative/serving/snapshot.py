@@ -165,8 +165,8 @@ class Snapshot:
             stars: see `stars_of`, (users, films).
         """
         if self.ranking is None or self.is_cold:
-            exact = stars.astype(np.float64)
-            return np.array([self.score_all(*one) for one in zip(users, exact, strict=True)])
+            double = stars.astype(np.float64)
+            return np.array([self.score_all(*one) for one in zip(users, double, strict=True)])
         ranked = [ranking_scores.fold_in(self.ranking, *self.rated_by(user)) for user in users]
         return ranking_scores.score_many(self.ranking, ranked, stars)
 
