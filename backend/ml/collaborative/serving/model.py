@@ -124,8 +124,8 @@ class CollaborativeModel:
 
         A film's score is how likely the user is to come to see it, times the root of how likely
         they are to like it, over that of the user's best unseen film: see `ranking_scores`. Whom
-        nothing is known of gets what many like. In a release without a ranking (item-only, or
-        older) the score is how likely the user is to like the film. Of films with equal scores the
+        nothing is known of gets what many like. In a release without a ranking (an older
+        one) the score is how likely the user is to like the film. Of films with equal scores the
         one with more stars comes first, then the one with the lower TMDB id.
 
         Args:
@@ -156,9 +156,9 @@ class CollaborativeModel:
         scores = now.score_all(user, stars, novelty)
         if not rated:
             wanted[now.rows_seen_by(user)] = False
-        chosen = np.flatnonzero(wanted)
-        order = scores if by == "score" else stars
-        best = chosen[best_films(order[chosen], stars[chosen], now.movie_ids[chosen], n)]
+        order = np.where(wanted, scores if by == "score" else stars, -np.inf)
+        best = best_films(order, stars, now.movie_ids, n)
+        best = best[wanted[best]]
         columns = now.movie_ids[best], scores[best], stars[best].clip(*now.scale)
         return list(map(Recommendation, *(column.tolist() for column in columns)))
 
