@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from surprise import SVD, AlgoBase
 
+from ml.collaborative.spark.als import regularisation
+from ml.collaborative.spark.ranking import Size
 from ml.collaborative.trainset import ArrayTrainset, Rows
 
 
@@ -19,6 +21,7 @@ def fit_local_als(
     seed: int,
 ) -> SVD:
     """Return the model of `spark.als.fit_als`, except for the draw of the first factors."""
+    reg = regularisation(reg, Size(trainset.n_ratings, trainset.n_users, trainset.n_items))
     by_user, by_item = trainset.by_user, trainset.by_item
     mean = trainset.global_mean
     model = SVD(n_factors=factors)

@@ -26,8 +26,9 @@ from ml.collaborative.ratings import rating_scale
 from ml.collaborative.release import model_arrays
 from ml.collaborative.serving import load_collaborative
 from ml.collaborative.spark import ALS, als, on_cluster
-from ml.collaborative.spark.als import describe_als, fit_als
+from ml.collaborative.spark.als import describe_als, fit_als, regularisation
 from ml.collaborative.spark.item_only import fit_items
+from ml.collaborative.spark.ranking import Size
 from ml.collaborative.spark.ratings import Given
 from ml.collaborative.spark.session import Cluster
 from ml.collaborative.trainset import make_trainset
@@ -36,6 +37,12 @@ pytestmark = ON_SPARK
 
 QUICK = replace(ALS.defaults, factors=3, epochs=2)
 PARTS = "bu", "bi", "pu", "qi"
+
+
+def test_regularisation_falls_with_the_root_of_the_ratings_that_rows_have() -> None:
+    sizes = Size(100, 50, 50), Size(6_400, 100, 100), Size(25_600, 100, 100), Size(25_600, 400, 25)
+    found = [regularisation(0.15, size) for size in sizes]
+    np.testing.assert_allclose(found, [0.15, 0.15, 0.075, 0.075])
 
 
 def test_errors_on_ml_100k_are_those_of_the_same_training_in_numpy(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 ITEM_BIAS_REG, USER_BIAS_REG = 5.0, 5.0
 """Regularisation of the biases, in ratings: so many ratings at the mean are added to each."""
+ROW_RATINGS = 64.0
+"""Ratings of a row, the geometric mean of users' and films', up to which `reg` is taken as it is:
+it was chosen where there are so many (benchmarks/RESULTS.md)."""
 MAX_BLOCKS = 1000
 """Blocks of users, and of films: each task of ALS has a buffer for each pair of blocks."""
 MAX_LOCAL_RANKING = 4_000_000
@@ -68,6 +72,17 @@ def describe_als(parameters: Parameters) -> dict[str, float]:
     }
 
 
+def regularisation(reg: float, size: Size) -> float:
+    """Return what each rating adds to the regularisation of its user and film, up to `reg`.
+
+    It falls with the root of the ratings that rows have. A prior that stays the same would let it
+    fall with the number itself; the best values that were published for larger sets lie between:
+    0.065 for Netflix's 1,080 ratings a row (Zhou et al. 2008).
+    """
+    row = size.ratings / math.sqrt(size.users * size.films)
+    return reg * min(1.0, math.sqrt(ROW_RATINGS / row))
+
+
 def fit_als(trainset: ArrayTrainset, *, parameters: Parameters, seed: int, cluster: Cluster) -> SVD:
     """Train a `surprise.SVD` on the cluster, on ratings that are in memory here.
 
@@ -97,7 +112,7 @@ def fit_als(trainset: ArrayTrainset, *, parameters: Parameters, seed: int, clust
     with as_source_error(), cluster.scope():
         frame = cluster.session.createDataFrame(pa.table(columns))
         ratings = cache_by_user(cluster, frame, size.ratings)
-        fitted = fit(cluster, ratings, size.ratings, parameters, seed, digest.hexdigest())
+        fitted = fit(cluster, ratings, size, parameters, seed, digest.hexdigest())
         bi, qi = collect(fitted.items, "item", size.films, parameters.factors)
         bu, pu = collect(fitted.users, "user", size.users, parameters.factors)
         if size.ratings > MAX_LOCAL_RANKING:
@@ -119,7 +134,7 @@ def cache_by_user(cluster: Cluster, ratings: DataFrame, count: int) -> DataFrame
 def fit(
     cluster: Cluster,
     ratings: DataFrame,
-    count: int,
+    size: Size,
     parameters: Parameters,
     seed: int,
     fingerprint: str,
@@ -132,7 +147,7 @@ def fit(
     Args:
         cluster: where to train.
         ratings: see `cache_by_user`; each pair once.
-        count: number of the ratings.
+        size: of these.
         parameters: see `fit_als`.
         seed: of the first factors.
         fingerprint: hash of the ratings' content; part of the name of each stage.
@@ -140,6 +155,7 @@ def fit(
     from pyspark.ml.recommendation import ALS
     from pyspark.sql import functions as F  # noqa: N812  its usual name
 
+    count = size.ratings
     logger.info("ALS: training on %s ratings", f"{count:,}")
     partitions = cluster.partitions_for(count)
     blocks = min(partitions, MAX_BLOCKS)
@@ -169,7 +185,8 @@ def fit(
         )
         storage = cluster.storage_for(count)
         als = ALS(
-            rank=parameters.factors, maxIter=parameters.epochs, regParam=parameters.reg,
+            rank=parameters.factors, maxIter=parameters.epochs,
+            regParam=regularisation(parameters.reg, size),
             numUserBlocks=blocks, numItemBlocks=blocks, userCol="user", itemCol="item",
             ratingCol="rating", seed=seed, checkpointInterval=CHECKPOINT_INTERVAL,
             intermediateStorageLevel=storage, finalStorageLevel=storage,

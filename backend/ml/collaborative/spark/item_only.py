@@ -65,7 +65,7 @@ def fit_items(
     from ..trainset import make_items_trainset
 
     with as_source_error():
-        fitted = fit(cluster, ratings, size.ratings, parameters, seed, fingerprint)
+        fitted = fit(cluster, ratings, size, parameters, seed, fingerprint)
         bi, qi = collect(fitted.items, "item", len(movie_ids), parameters.factors)
         users, moments = _second_moments(fitted.users)
         noise = _noise(fitted, ratings, min(1.0, MAX_RATINGS / size.ratings), seed)
