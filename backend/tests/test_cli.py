@@ -105,9 +105,9 @@ def test_a_tilde_is_the_home_in_every_path(
     small = "--epochs", "2", "--factors", "5", "--force-publish", "--quiet"
     done = run(BUILD, "--models-dir=~/m", "--data-dir=~/d", "--catalog=~/ids.pkl", *small, **home)
     assert done.returncode == 0, done.stderr
-    done = run("ml.collaborative", "export", "~/lists", "--models-dir", "~/m", **home)
+    done = run("ml.collaborative", "export", "~/lists.parquet", "--models-dir", "~/m", **home)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} >= {"m", "d", "lists"}
+    assert {path.name for path in tmp_path.iterdir()} >= {"m", "d", "lists.parquet"}
     assert {path.name for path in BACKEND.iterdir()} == before
 
 
@@ -127,7 +127,7 @@ def test_a_folder_that_may_not_be_entered_is_one_line(tmp_path: Path) -> None:
         (tool.main, "releases", "--models-dir", closed / "models"),
         (tool.main, "rollback", "--models-dir", closed / "models"),
         (tool.main, "recommend", "ml_1", "--models-dir", closed / "models"),
-        (tool.main, "export", closed / "lists", "--models-dir", closed / "models"),
+        (tool.main, "export", closed / "lists.parquet", "--models-dir", closed / "models"),
     ]
     for main, *args in commands:
         code, said = in_a_fork(main, [*map(str, args)])

@@ -192,8 +192,10 @@ def _title(titles: dict[int, str], film: int) -> str:
 def _recommend(args: argparse.Namespace) -> None:
     from .report import describe_list
 
-    if (args.user is None) == (args.stars is None):
-        raise UsageError("name a user, or a new user's ratings by --stars FILM=STARS, not both")
+    if args.user is None and args.stars is None:
+        raise UsageError("name a user, or a new user's ratings by --stars FILM=STARS")
+    if args.user is not None and args.stars is not None:
+        raise UsageError("name a user or give --stars FILM=STARS, not both")
     model, titles = _load_model(args)
     user: str | FoldedUser
     if args.stars:

@@ -134,6 +134,16 @@ def test_no_release_and_no_folder_end_with_one_line(run: Run, models: Path, tmp_
     )
 
 
+def test_a_name_of_another_kind_of_file_is_refused(run: Run, models: Path, tmp_path: Path) -> None:
+    done = run("ml.collaborative", "export", tmp_path / "top.csv", "--models-dir", models)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: found {tmp_path / 'top.csv'}, expected a name that ends with .parquet, "
+        "as the file is Parquet\n"
+    )
+    assert not (tmp_path / "top.csv").exists()
+
+
 def test_two_at_once_into_one_file_leave_one_of_the_two(
     start: Callable[..., subprocess.Popen[str]], models: Path, tmp_path: Path
 ) -> None:

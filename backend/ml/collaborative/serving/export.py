@@ -158,8 +158,8 @@ def export_lists(models_dir: Path, path: Path, n: int) -> tuple[int, int]:
         The number of rows, and of users.
 
     Raises:
-        UsageError: there is no such folder, it is a folder, a pipe or a device, or the release is
-            item-only.
+        UsageError: there is no such folder, it is a folder, a pipe or a device, its name does not
+            end with .parquet, or the release is item-only.
         ReleaseError: the release cannot be read.
         OSError: the file could not be written; what was there stays.
     """
@@ -168,6 +168,10 @@ def export_lists(models_dir: Path, path: Path, n: int) -> tuple[int, int]:
     if kind := kind_of(path):
         raise UsageError(f"{path} is {kind}: name a file")
     path = path.resolve()  # a link stays, and what it leads to is replaced
+    if path.suffix != ".parquet":
+        raise UsageError(
+            f"found {path}, expected a name that ends with .parquet, as the file is Parquet"
+        )
     snapshot = read_served(ReleaseStore(models_dir), read_snapshot)
     if not snapshot.users:
         raise UsageError(
