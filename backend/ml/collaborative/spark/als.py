@@ -36,6 +36,8 @@ ITEM_BIAS_REG, USER_BIAS_REG = 5.0, 5.0
 ROW_RATINGS = 64.0
 """Ratings of a row, the geometric mean of users' and films', up to which `reg` is taken as it is:
 it was chosen where there are so many (benchmarks/RESULTS.md)."""
+STEPS = 2.0**32
+"""Of a star, in which the ratings that a bias is made of are summed."""
 MAX_BLOCKS = 1000
 """Blocks of users, and of films: each task of ALS has a buffer for each pair of blocks."""
 MAX_LOCAL_RANKING = 4_000_000
@@ -166,7 +168,10 @@ def fit(
     mean = float(ratings.agg(F.avg("rating")).first()[0])  # type: ignore[index]
 
     def shrunk(value: Column, weight: float) -> Column:
-        return F.sum(value) / (F.count("*") + F.lit(weight))
+        # A sum of whole numbers does not depend on their order, so a part of it that is lost with
+        # its executor is the same when it is made again: Spark ends a training where it is not.
+        total = F.sum(F.round(value * STEPS).cast("long")) / STEPS
+        return total / (F.count("*") + F.lit(weight))
 
     item_bias = ratings.groupBy("item").agg(
         shrunk(F.col("rating") - mean, ITEM_BIAS_REG).alias("item_bias")
